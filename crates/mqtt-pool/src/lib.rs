@@ -1,0 +1,1 @@
+//! A pool of connections or sessions with idle and lifetime recycling

@@ -1,0 +1,1 @@
+//! Servers to test MQTT programs against: scripted, embedded, and an installed mosquitto

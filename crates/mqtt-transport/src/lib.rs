@@ -1,0 +1,1 @@
+//! Byte streams to an MQTT server: endpoints, connectors as tower services, deadlines

@@ -1,0 +1,1 @@
+//! Programs to start from; each is a file beside this folder.
