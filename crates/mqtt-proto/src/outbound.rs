@@ -1,0 +1,220 @@
+//! Bytes on their way to the socket.
+
+use std::{collections::VecDeque, io::IoSlice};
+
+use bytes::{Buf, Bytes};
+
+use crate::{EncodeError, Message, PacketId, Version};
+
+/// Payloads from this size on are sent from where they lie; smaller ones are cheaper to copy.
+const CHAIN_FROM: usize = 16 * 1024;
+
+/// Encoded packets waiting to be written: one buffer, in which small payloads are copied, and
+/// large payloads chained in by reference.
+///
+/// Write it as the [`Buf`] it is, vectored where the stream can.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    bytes: Vec<u8>,
+    /// How much of `bytes` was written.
+    written: usize,
+    /// Payloads, each with the place in `bytes` before which it goes.
+    chained: VecDeque<(usize, Bytes)>,
+    chained_len: usize,
+}
+
+impl Outbound {
+    /// Where small packets are appended.
+    pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Appends a PUBLISH; returns its size. On error nothing was appended.
+    pub(crate) fn publish(
+        &mut self,
+        message: &Message,
+        packet_id: Option<PacketId>,
+        dup: bool,
+        version: Version,
+    ) -> Result<usize, EncodeError> {
+        let size = message.encode_head(packet_id, dup, version, &mut self.bytes)?;
+        if message.payload.len() < CHAIN_FROM {
+            self.bytes.extend_from_slice(&message.payload);
+        } else {
+            self.chained_len += message.payload.len();
+            self.chained
+                .push_back((self.bytes.len(), message.payload.clone()));
+        }
+        Ok(size)
+    }
+
+    /// The bytes it can hold without allocating.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// How many bytes wait.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.written + self.chained_len
+    }
+
+    /// Whether none wait.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Drops what waits and keeps the buffer.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.written = 0;
+        self.chained.clear();
+        self.chained_len = 0;
+    }
+
+    /// The bytes of `self.bytes` that go before the next chained payload.
+    fn copied(&self) -> &[u8] {
+        let end = self.chained.front().map_or(self.bytes.len(), |(at, _)| *at);
+        self.bytes.get(self.written..end).unwrap_or_default()
+    }
+}
+
+/// An empty one with room for `capacity` bytes, or around a buffer that is no longer needed.
+impl From<Vec<u8>> for Outbound {
+    fn from(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        Self {
+            bytes,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<Outbound> for Vec<u8> {
+    fn from(outbound: Outbound) -> Self {
+        outbound.bytes
+    }
+}
+
+impl Buf for Outbound {
+    fn remaining(&self) -> usize {
+        self.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        let copied = self.copied();
+        match self.chained.front() {
+            Some((_, payload)) if copied.is_empty() => payload,
+            _ => copied,
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut from = self.written;
+        let mut filled = 0;
+        let mut slices = slices.iter_mut();
+        let mut put = |bytes: &'a [u8]| {
+            if bytes.is_empty() {
+                return true;
+            }
+            let Some(slot) = slices.next() else {
+                return false;
+            };
+            *slot = IoSlice::new(bytes);
+            filled += 1;
+            true
+        };
+        for (at, payload) in &self.chained {
+            if !put(self.bytes.get(from..*at).unwrap_or_default()) || !put(payload) {
+                return filled;
+            }
+            from = *at;
+        }
+        put(self.bytes.get(from..).unwrap_or_default());
+        filled
+    }
+
+    fn advance(&mut self, mut n: usize) {
+        assert!(n <= self.remaining(), "cannot advance past the end");
+        while n > 0 {
+            let copied = self.copied().len();
+            if copied > 0 {
+                let step = copied.min(n);
+                self.written += step;
+                n -= step;
+            } else if let Some((_, payload)) = self.chained.front_mut() {
+                let step = payload.len().min(n);
+                payload.advance(step);
+                self.chained_len -= step;
+                n -= step;
+                if payload.is_empty() {
+                    self.chained.pop_front();
+                }
+            }
+        }
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::QoS;
+
+    #[test]
+    fn large_payloads_are_chained_and_come_out_in_order() {
+        let mut outbound = Outbound::default();
+        let mut expected = Vec::new();
+        for (index, size) in [10, CHAIN_FROM, CHAIN_FROM * 2, 0, 70, CHAIN_FROM]
+            .into_iter()
+            .enumerate()
+        {
+            let fill = u8::try_from(index).unwrap();
+            let message = Message::new("t", vec![fill; size])
+                .unwrap()
+                .with_qos(QoS::AtMostOnce);
+            let len = outbound
+                .publish(&message, None, false, Version::V5)
+                .unwrap();
+            let before = expected.len();
+            message
+                .encode_head(None, false, Version::V5, &mut expected)
+                .unwrap();
+            expected.extend_from_slice(&message.payload);
+            assert_eq!(len, expected.len() - before);
+        }
+        assert_eq!(outbound.len(), expected.len());
+
+        let mut vectored = Vec::new();
+        let mut slices = [IoSlice::new(&[]); 16];
+        let filled = outbound.chunks_vectored(&mut slices);
+        slices[..filled]
+            .iter()
+            .for_each(|slice| vectored.extend_from_slice(slice));
+        assert_eq!(vectored, expected);
+
+        let mut written = Vec::new();
+        while outbound.has_remaining() {
+            let step = outbound.chunk().len().min(7_777);
+            assert!(step > 0);
+            written.extend_from_slice(&outbound.chunk()[..step]);
+            outbound.advance(step);
+        }
+        assert_eq!(written, expected);
+        assert!(outbound.is_empty());
+    }
+
+    #[test]
+    fn few_slices_take_what_fits() {
+        let mut outbound = Outbound::default();
+        let message = Message::new("t", vec![1; CHAIN_FROM]).unwrap();
+        for _ in 0..4 {
+            outbound
+                .publish(&message, None, false, Version::V3)
+                .unwrap();
+        }
+        let mut slices = [IoSlice::new(&[]); 3];
+        assert_eq!(outbound.chunks_vectored(&mut slices), 3);
+    }
+}

@@ -1,0 +1,56 @@
+//! AUTH (5.0 section 3.15).
+
+use bytes::BufMut;
+
+use super::{AuthProperties, PacketType, Properties, allowed, encode_packet};
+use crate::{EncodeError, Malformed, ReasonCode, Version, codec::read::Reader};
+
+/// A step of enhanced authentication. 5.0 only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "the specification's list is closed"
+)]
+pub struct Auth {
+    /// Success, continue or re-authenticate `[MQTT5-3.15.2-1]`.
+    pub reason_code: ReasonCode,
+    /// Method and data.
+    pub properties: Properties<AuthProperties>,
+}
+
+impl Auth {
+    /// An empty body means success.
+    pub(super) fn decode(reader: &mut Reader, version: Version) -> Result<Self, Malformed> {
+        const CODES: &[ReasonCode] = &[
+            ReasonCode::SUCCESS,
+            ReasonCode::CONTINUE_AUTHENTICATION,
+            ReasonCode::RE_AUTHENTICATE,
+        ];
+        if reader.is_empty() {
+            return Ok(Self {
+                reason_code: ReasonCode::SUCCESS,
+                properties: Properties::default(),
+            });
+        }
+        Ok(Self {
+            reason_code: allowed(reader.u8()?, CODES)?,
+            properties: Properties::read(reader, version)?,
+        })
+    }
+
+    pub(super) fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        match version {
+            Version::V3 => Err(EncodeError::NotInVersion {
+                packet_type: PacketType::Auth,
+                version,
+            }),
+            Version::V5 => encode_packet(PacketType::Auth, out, |out| {
+                if self.reason_code == ReasonCode::SUCCESS && self.properties.is_empty() {
+                    return Ok(());
+                }
+                out.put_u8(self.reason_code.value());
+                self.properties.write(out, version)
+            }),
+        }
+    }
+}
