@@ -311,6 +311,12 @@ pub enum ProtocolError {
         /// How many codes came.
         got: usize,
     },
+    /// Texts in an acknowledgement though CONNECT asked for none.
+    #[error("{packet_type} carries texts that CONNECT asked not to send [MQTT5 3.1.2.11.7]")]
+    UnaskedProblemInformation {
+        /// What came.
+        packet_type: PacketType,
+    },
     /// No CONNACK in time.
     #[error("no CONNACK within {timeout:?} [MQTT5 3.2] [MQTT3 3.2]")]
     ConnAckTimeout {
@@ -334,7 +340,8 @@ impl ProtocolError {
             Self::UnexpectedPacket { .. }
             | Self::UnknownSessionPresent
             | Self::WrongAcknowledgement { .. }
-            | Self::ReasonCodeCount { .. } => ReasonCode::PROTOCOL_ERROR,
+            | Self::ReasonCodeCount { .. }
+            | Self::UnaskedProblemInformation { .. } => ReasonCode::PROTOCOL_ERROR,
             Self::ReceiveMaximumExceeded { .. } => ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
             Self::TopicAliasTooLarge { .. } | Self::UnknownTopicAlias { .. } => {
                 ReasonCode::TOPIC_ALIAS_INVALID

@@ -13,6 +13,22 @@
 //! caller's requests and the time; outputs are the bytes of [`Session::take_outbound`], the
 //! [`Event`] that a call returns, and [`Session::next_deadline`].
 //!
+//! ```
+//! use std::time::Instant;
+//! use mqtt_proto::{Event, Message, QoS, Session, Version, packet::{ConnAck, Connect, Packet}};
+//!
+//! let now = Instant::now();
+//! let mut session: Session<&str> = Session::new(Default::default());
+//! session.connect(Connect::new(Version::V5, "gauge-1")?, now)?;
+//! assert!(!session.take_outbound(Default::default()).is_empty()); // CONNECT, to be written
+//!
+//! let event = session.handle_packet(Packet::ConnAck(ConnAck::accepted()), now)?;
+//! assert!(matches!(event, Some(Event::Connected(_))));
+//!
+//! let message = Message::new("gauges/1", "21.5")?.with_qos(QoS::AtLeastOnce);
+//! session.publish(message, "first reading").expect("the window is empty");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod codec;
 mod error;
@@ -21,7 +37,7 @@ pub mod packet;
 mod packet_id;
 mod qos;
 mod reason;
-
+pub mod session;
 mod text;
 mod topic;
 mod version;
@@ -33,7 +49,7 @@ pub use packet::Message;
 pub use packet_id::PacketId;
 pub use qos::QoS;
 pub use reason::ReasonCode;
-
+pub use session::{AckId, Event, Session, SessionOptions};
 pub use text::{BinaryData, Secret, TextError, Utf8String};
 pub use topic::{TopicError, TopicFilter, TopicName};
 pub use version::Version;

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::{Buf, Bytes};
 
-use crate::{EncodeError, Message, PacketId, Version};
+use crate::{EncodeError, Message, PacketId, UsageError, Version};
 
 /// Payloads from this size on are sent from where they lie; smaller ones are cheaper to copy.
 const CHAIN_FROM: usize = 16 * 1024;
@@ -24,20 +24,37 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// Where small packets are appended.
-    pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+    /// Appends a packet of at most `max` bytes that `encode` writes. On error nothing was appended.
+    pub(crate) fn packet(
+        &mut self,
+        max: u32,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    ) -> Result<(), UsageError> {
+        let start = self.bytes.len();
+        encode(&mut self.bytes)?;
+        let size = self.bytes.len() - start;
+        if !u32::try_from(size).is_ok_and(|size| size <= max) {
+            self.bytes.truncate(start);
+            return Err(UsageError::PacketTooLarge { size, max });
+        }
+        Ok(())
     }
 
-    /// Appends a PUBLISH; returns its size. On error nothing was appended.
+    /// Appends a PUBLISH of at most `max` bytes. On error nothing was appended.
     pub(crate) fn publish(
         &mut self,
         message: &Message,
         packet_id: Option<PacketId>,
         dup: bool,
         version: Version,
-    ) -> Result<usize, EncodeError> {
+        max: u32,
+    ) -> Result<(), UsageError> {
+        let start = self.bytes.len();
         let size = message.encode_head(packet_id, dup, version, &mut self.bytes)?;
+        if !u32::try_from(size).is_ok_and(|size| size <= max) {
+            self.bytes.truncate(start);
+            return Err(UsageError::PacketTooLarge { size, max });
+        }
         if message.payload.len() < CHAIN_FROM {
             self.bytes.extend_from_slice(&message.payload);
         } else {
@@ -45,7 +62,7 @@ impl Outbound {
             self.chained
                 .push_back((self.bytes.len(), message.payload.clone()));
         }
-        Ok(size)
+        Ok(())
     }
 
     /// The bytes it can hold without allocating.
@@ -174,15 +191,13 @@ mod tests {
             let message = Message::new("t", vec![fill; size])
                 .unwrap()
                 .with_qos(QoS::AtMostOnce);
-            let len = outbound
-                .publish(&message, None, false, Version::V5)
+            outbound
+                .publish(&message, None, false, Version::V5, u32::MAX)
                 .unwrap();
-            let before = expected.len();
             message
                 .encode_head(None, false, Version::V5, &mut expected)
                 .unwrap();
             expected.extend_from_slice(&message.payload);
-            assert_eq!(len, expected.len() - before);
         }
         assert_eq!(outbound.len(), expected.len());
 
@@ -211,7 +226,7 @@ mod tests {
         let message = Message::new("t", vec![1; CHAIN_FROM]).unwrap();
         for _ in 0..4 {
             outbound
-                .publish(&message, None, false, Version::V3)
+                .publish(&message, None, false, Version::V3, u32::MAX)
                 .unwrap();
         }
         let mut slices = [IoSlice::new(&[]); 3];

@@ -39,9 +39,6 @@ pub enum TopicError {
 pub struct TopicName(ByteString);
 
 impl TopicName {
-    /// The empty topic field of a PUBLISH that carries a topic alias.
-    pub(crate) const ALIASED: Self = Self(ByteString::from_static(""));
-
     /// Checks the name.
     pub fn new(name: impl Into<ByteString>) -> Result<Self, TopicError> {
         let name = name.into();

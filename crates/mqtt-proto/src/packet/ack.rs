@@ -94,9 +94,10 @@ impl Ack {
         ];
         const RELEASED: &[ReasonCode] =
             &[ReasonCode::SUCCESS, ReasonCode::PACKET_IDENTIFIER_NOT_FOUND];
-        match packet_type {
-            PacketType::PubRel | PacketType::PubComp => RELEASED,
-            _ => RECEIVED,
+        if matches!(packet_type, PacketType::PubRel | PacketType::PubComp) {
+            RELEASED
+        } else {
+            RECEIVED
         }
     }
 }

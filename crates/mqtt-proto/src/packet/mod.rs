@@ -99,9 +99,10 @@ impl PacketType {
 
     /// The first byte of a packet of this type, for all but PUBLISH, whose flags vary.
     pub(crate) const fn first_byte(self) -> u8 {
-        let flags = match self {
-            Self::PubRel | Self::Subscribe | Self::Unsubscribe => 0b0010,
-            _ => 0,
+        let flags = if matches!(self, Self::PubRel | Self::Subscribe | Self::Unsubscribe) {
+            0b0010
+        } else {
+            0
         };
         self.bits() << 4 | flags
     }

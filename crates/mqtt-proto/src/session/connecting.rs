@@ -1,0 +1,120 @@
+//! CONNECT to CONNACK: what a new connection begins with, and what it finds of the session.
+
+use std::time::{Duration, Instant};
+
+use super::{Connected, Event, KeepAlive, Limits, Phase, Session};
+use crate::{
+    ProtocolError, UsageError, Version,
+    packet::{ConnAck, Connect, Packet},
+};
+
+impl<T> Session<T> {
+    /// Begins a connection: CONNECT is its first packet `[MQTT5-3.1.0-1]` `[MQTT3-3.1.0-1]`.
+    ///
+    /// To be called once for each network connection, after [`connection_lost`](Self::connection_lost)
+    /// for the one before. The CONNECT is also where our limits are read from: receive maximum,
+    /// maximum packet size, topic alias maximum, session expiry, keep-alive.
+    pub fn connect(&mut self, mut connect: Connect, now: Instant) -> Result<(), UsageError> {
+        check(&connect)?;
+        if connect.client_id.is_empty() && !connect.clean_start {
+            // The identifier a server assigned is the session's from then on (5.0 section 3.2.2.3.7).
+            if let Some(assigned) = self.client_id() {
+                connect.client_id = assigned.clone();
+            }
+        }
+        self.version = connect.version;
+        self.limits = Limits::default();
+        self.receiving.set_limits(&connect);
+        self.outbound.clear();
+        self.outbound.packet(u32::MAX, |out| connect.encode(out))?;
+        self.connect = Some(Box::new(connect));
+        self.phase = Phase::Connecting {
+            deadline: now + self.options.connack_timeout,
+        };
+        Ok(())
+    }
+
+    pub(super) fn on_packet_connecting(
+        &mut self,
+        packet: Packet,
+        now: Instant,
+    ) -> Result<Option<Event<T>>, ProtocolError> {
+        let packet_type = packet.packet_type();
+        if let Packet::ConnAck(connack) = packet {
+            if connack.reason_code.is_error() {
+                self.phase = Phase::Closed;
+                return Ok(Some(Event::Refused(Box::new(connack))));
+            }
+            return self.on_accepted(connack, now).map(Some);
+        }
+        if let Packet::Auth(auth) = packet
+            && self.authenticates()
+        {
+            return Ok(Some(Event::Auth(Box::new(auth))));
+        }
+        Err(self.unexpected(packet_type))
+    }
+
+    fn on_accepted(&mut self, connack: ConnAck, now: Instant) -> Result<Event<T>, ProtocolError> {
+        let Some(connect) = &mut self.connect else {
+            return Err(self.unexpected(crate::packet::PacketType::ConnAck));
+        };
+        let may_resume = !connect.clean_start && (self.has_state || self.options.adopt_session);
+        if connack.session_present && !may_resume {
+            return Err(ProtocolError::UnknownSessionPresent);
+        }
+        if let Some(assigned) = &connack.properties.assigned_client_identifier {
+            connect.client_id = assigned.clone();
+        }
+        if connack.properties.session_expiry_interval.is_some() {
+            connect.properties.session_expiry_interval = connack.properties.session_expiry_interval;
+        }
+        let keep_alive = connack
+            .properties
+            .server_keep_alive
+            .unwrap_or(connect.keep_alive);
+        self.keep_alive = KeepAlive::start(Duration::from_secs(keep_alive.into()), now);
+        self.limits = Limits::of(&connack);
+        self.has_state = true;
+        self.phase = Phase::Connected;
+        let lost = if connack.session_present {
+            let (version, limits) = (self.version, &self.limits);
+            self.sending
+                .resume(|message| limits.check_resend(message, version))
+        } else {
+            self.receiving.clear();
+            self.sending.clear()
+        };
+        self.resend();
+        Ok(Event::Connected(Box::new(Connected { connack, lost })))
+    }
+
+    /// Whether the Session State is kept when the connection ends `[MQTT5-3.1.2-23]`
+    /// `[MQTT3-3.1.2-4]`.
+    pub(super) fn outlives_connection(&self) -> bool {
+        let Some(connect) = &self.connect else {
+            return false;
+        };
+        self.has_state
+            && match self.version {
+                Version::V3 => !connect.clean_start,
+                Version::V5 => connect.properties.session_expiry_interval.unwrap_or(0) > 0,
+            }
+    }
+}
+
+fn check(connect: &Connect) -> Result<(), UsageError> {
+    if connect.version == Version::V3 {
+        if connect.client_id.is_empty() && !connect.clean_start {
+            return Err(UsageError::EmptyClientId);
+        }
+        if connect.password.is_some() && connect.user_name.is_none() {
+            return Err(UsageError::PasswordWithoutUserName);
+        }
+    }
+    let properties = &connect.properties;
+    if properties.authentication_data.is_some() && properties.authentication_method.is_none() {
+        return Err(UsageError::AuthenticationDataAlone);
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Keep-alive both ways, without reading a clock for each packet.
+//!
+//! Every half keep-alive the session looks whether anything was sent and received since the last
+//! look. Two looks without sending are one keep-alive, and a PINGREQ keeps the client from being
+//! taken for dead `[MQTT5-3.1.2-20]` `[MQTT3-3.1.2-23]`. Two looks without receiving probe the
+//! server in the same way, and one more without an answer means that it is gone: one and a half
+//! keep-alive after its last byte.
+
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Default)]
+pub(super) struct KeepAlive {
+    /// Half a keep-alive; zero switches it off.
+    half: Duration,
+    next: Option<Instant>,
+    sent: bool,
+    received: bool,
+    /// A PINGREQ went out and nothing has come since.
+    probing: bool,
+}
+
+/// What a look finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tick {
+    Quiet,
+    Ping,
+    Dead { keep_alive: Duration },
+}
+
+impl KeepAlive {
+    pub(super) fn start(keep_alive: Duration, now: Instant) -> Self {
+        let half = keep_alive / 2;
+        let next = (!half.is_zero()).then(|| now + half);
+        Self {
+            half,
+            next,
+            sent: true,
+            received: true,
+            probing: false,
+        }
+    }
+
+    pub(super) fn sent(&mut self) {
+        self.sent = true;
+    }
+
+    pub(super) fn received(&mut self) {
+        self.received = true;
+        self.probing = false;
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.next
+    }
+
+    pub(super) fn tick(&mut self, now: Instant) -> Tick {
+        if self.next.is_none_or(|next| now < next) {
+            return Tick::Quiet;
+        }
+        self.next = Some(now + self.half);
+        if self.probing {
+            self.next = None;
+            return Tick::Dead {
+                keep_alive: self.half * 2,
+            };
+        }
+        let (sent, received) = (
+            std::mem::take(&mut self.sent),
+            std::mem::take(&mut self.received),
+        );
+        if sent && received {
+            return Tick::Quiet;
+        }
+        self.probing = true;
+        Tick::Ping
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
+mod tests {
+    use super::*;
+
+    const HALF: Duration = Duration::from_secs(15);
+
+    fn ticks(keep_alive: &mut KeepAlive, now: &mut Instant, n: usize) -> Vec<Tick> {
+        (0..n)
+            .map(|_| {
+                *now += HALF;
+                keep_alive.tick(*now)
+            })
+            .collect()
+    }
+
+    /// [MQTT5-3.1.2-20] [MQTT3-3.1.2-23]
+    #[test]
+    fn an_idle_client_pings_once_a_keep_alive() {
+        let mut now = Instant::now();
+        let mut keep_alive = KeepAlive::start(HALF * 2, now);
+        for _ in 0..5 {
+            assert_eq!(
+                ticks(&mut keep_alive, &mut now, 2),
+                [Tick::Quiet, Tick::Ping]
+            );
+            keep_alive.sent();
+            keep_alive.received();
+        }
+    }
+
+    #[test]
+    fn a_busy_client_does_not_ping() {
+        let mut now = Instant::now();
+        let mut keep_alive = KeepAlive::start(HALF * 2, now);
+        for _ in 0..10 {
+            keep_alive.sent();
+            keep_alive.received();
+            assert_eq!(ticks(&mut keep_alive, &mut now, 1), [Tick::Quiet]);
+        }
+    }
+
+    /// [MQTT5 3.12] [MQTT3 3.1.2.10]
+    #[test]
+    fn a_silent_server_is_dead_after_one_and_a_half_keep_alive_though_we_keep_sending() {
+        let mut now = Instant::now();
+        let mut keep_alive = KeepAlive::start(HALF * 2, now);
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            keep_alive.sent();
+            seen.extend(ticks(&mut keep_alive, &mut now, 1));
+        }
+        assert_eq!(
+            seen,
+            [
+                Tick::Quiet,
+                Tick::Ping,
+                Tick::Dead {
+                    keep_alive: HALF * 2
+                }
+            ]
+        );
+    }
+
+    #[test]
+    fn zero_switches_it_off() {
+        let keep_alive = KeepAlive::start(Duration::ZERO, Instant::now());
+        assert_eq!(keep_alive.next_deadline(), None);
+    }
+}

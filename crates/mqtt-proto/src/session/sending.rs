@@ -1,0 +1,415 @@
+//! Requests that await an answer, in slots by packet identifier.
+//!
+//! ```text
+//! QoS 1   PUBLISH -> AwaitPubAck -- PUBACK ------------------------> ended
+//! QoS 2   PUBLISH -> AwaitPubRec -- PUBREC -> PUBREL, AwaitPubComp -- PUBCOMP -> ended
+//!                        |                          +-- PUBREC ---> PUBREL again
+//!                        +--------- PUBREC that refuses -----------> ended
+//! SUBSCRIBE -> AwaitSubAck -- SUBACK -> ended     UNSUBSCRIBE -> AwaitUnsubAck -- UNSUBACK -> ended
+//! ```
+//!
+//! An acknowledgement for an identifier that is not in use changes nothing (a PUBREC is answered
+//! with PUBREL, 5.0 section 4.3.3); one of the wrong kind is a protocol error.
+//!
+//! Slots grow with use. A free identifier goes to the end of the line, so that a late duplicate of
+//! an acknowledgement rarely meets a new message.
+
+use std::collections::VecDeque;
+
+use crate::{
+    Message, PacketId, ProtocolError, QoS, ReasonCode,
+    packet::{Ack, PacketType},
+};
+
+/// So many identifiers are used before the first is used again.
+const MIN_SLOTS: usize = 8;
+
+/// What a packet identifier in use awaits. `order` is that of sending, for a resend.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Awaiting<T> {
+    PubAck {
+        message: Message,
+        token: T,
+        order: u64,
+    },
+    PubRec {
+        message: Message,
+        token: T,
+        order: u64,
+    },
+    PubComp {
+        token: T,
+        order: u64,
+        received: ReasonCode,
+    },
+    SubAck {
+        token: T,
+        filters: usize,
+    },
+    UnsubAck {
+        token: T,
+        filters: usize,
+    },
+}
+
+impl<T> Awaiting<T> {
+    fn awaited(&self) -> PacketType {
+        match self {
+            Self::PubAck { .. } => PacketType::PubAck,
+            Self::PubRec { .. } => PacketType::PubRec,
+            Self::PubComp { .. } => PacketType::PubComp,
+            Self::SubAck { .. } => PacketType::SubAck,
+            Self::UnsubAck { .. } => PacketType::UnsubAck,
+        }
+    }
+
+    /// The order of a publish; `None` for what is not part of the Session State.
+    fn publish_order(&self) -> Option<u64> {
+        match self {
+            Self::PubAck { order, .. }
+            | Self::PubRec { order, .. }
+            | Self::PubComp { order, .. } => Some(*order),
+            Self::SubAck { .. } | Self::UnsubAck { .. } => None,
+        }
+    }
+
+    /// How many filters the request has; 0 for a publish.
+    fn filters(&self) -> usize {
+        match self {
+            Self::SubAck { filters, .. } | Self::UnsubAck { filters, .. } => *filters,
+            Self::PubAck { .. } | Self::PubRec { .. } | Self::PubComp { .. } => 0,
+        }
+    }
+
+    fn into_token(self) -> T {
+        match self {
+            Self::PubAck { token, .. }
+            | Self::PubRec { token, .. }
+            | Self::PubComp { token, .. }
+            | Self::SubAck { token, .. }
+            | Self::UnsubAck { token, .. } => token,
+        }
+    }
+}
+
+/// What an acknowledgement leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step<T> {
+    Nothing,
+    /// PUBREL with this code is due.
+    Release(ReasonCode),
+    Ended {
+        token: T,
+        reason_code: ReasonCode,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Sending<T> {
+    /// The slot of identifier `n` is at `n - 1`.
+    slots: Vec<Option<Awaiting<T>>>,
+    /// Identifiers of the empty slots, the longest unused first.
+    free: VecDeque<PacketId>,
+    /// Publishes that have not ended.
+    publishes: usize,
+    /// Those of them that were sent on this connection.
+    on_wire: usize,
+    next_order: u64,
+    /// Publishes of earlier connections that wait for the window, in order.
+    resend: VecDeque<PacketId>,
+}
+
+impl<T> Default for Sending<T> {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: VecDeque::new(),
+            publishes: 0,
+            on_wire: 0,
+            next_order: 0,
+            resend: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> Sending<T> {
+    pub(super) fn publishes(&self) -> usize {
+        self.publishes
+    }
+
+    /// Whether one more publish fits a window of this size `[MQTT5-3.3.4-7]`. Resends go first.
+    pub(super) fn has_room(&self, window: usize) -> bool {
+        self.on_wire < window && self.resend.is_empty()
+    }
+
+    /// The identifier [`open`](Self::open) is to be called with next.
+    pub(super) fn next_id(&mut self) -> Option<PacketId> {
+        if self.slots.len() >= MIN_SLOTS
+            && let Some(&id) = self.free.front()
+        {
+            return Some(id);
+        }
+        match u16::try_from(self.slots.len() + 1)
+            .ok()
+            .and_then(PacketId::new)
+        {
+            Some(id) => Some(id),
+            None => self.free.front().copied(),
+        }
+    }
+
+    pub(super) fn open(&mut self, id: PacketId, awaiting: Awaiting<T>) {
+        match self.slots.get_mut(index(id)) {
+            Some(slot) => {
+                self.free.pop_front();
+                *slot = Some(awaiting);
+            }
+            None => self.slots.push(Some(awaiting)),
+        }
+    }
+
+    pub(super) fn open_publish(&mut self, id: PacketId, message: Message, token: T) {
+        let order = self.order();
+        self.publishes += 1;
+        self.on_wire += 1;
+        let awaiting = match message.qos {
+            QoS::ExactlyOnce => Awaiting::PubRec {
+                message,
+                token,
+                order,
+            },
+            QoS::AtMostOnce | QoS::AtLeastOnce => Awaiting::PubAck {
+                message,
+                token,
+                order,
+            },
+        };
+        self.open(id, awaiting);
+    }
+
+    fn order(&mut self) -> u64 {
+        self.next_order += 1;
+        self.next_order
+    }
+
+    fn close(&mut self, id: PacketId) -> Option<Awaiting<T>> {
+        let awaiting = self.slots.get_mut(index(id))?.take()?;
+        self.free.push_back(id);
+        Some(awaiting)
+    }
+
+    fn end_publish(&mut self, id: PacketId, reason_code: ReasonCode) -> Step<T> {
+        let Some(awaiting) = self.close(id) else {
+            return Step::Nothing;
+        };
+        self.publishes -= 1;
+        self.on_wire = self.on_wire.saturating_sub(1);
+        Step::Ended {
+            token: awaiting.into_token(),
+            reason_code,
+        }
+    }
+
+    /// PUBACK, PUBREC or PUBCOMP.
+    pub(super) fn on_ack(
+        &mut self,
+        packet_type: PacketType,
+        ack: &Ack,
+    ) -> Result<Step<T>, ProtocolError> {
+        let (id, code) = (ack.packet_id, ack.reason_code);
+        let awaited = self
+            .slots
+            .get(index(id))
+            .and_then(Option::as_ref)
+            .map(Awaiting::awaited);
+        match (awaited, packet_type) {
+            (None, PacketType::PubRec) => {
+                Ok(Step::Release(ReasonCode::PACKET_IDENTIFIER_NOT_FOUND))
+            }
+            (None, _) => Ok(Step::Nothing),
+            (Some(PacketType::PubAck), PacketType::PubAck) => Ok(self.end_publish(id, code)),
+            (Some(PacketType::PubRec | PacketType::PubComp), PacketType::PubRec)
+                if code.is_error() =>
+            {
+                Ok(self.end_publish(id, code))
+            }
+            (Some(PacketType::PubRec), PacketType::PubRec) => {
+                self.release(id, code);
+                Ok(Step::Release(ReasonCode::SUCCESS))
+            }
+            (Some(PacketType::PubComp), PacketType::PubRec) => {
+                Ok(Step::Release(ReasonCode::SUCCESS))
+            }
+            // "Not found" in a PUBCOMP means that an earlier PUBCOMP was lost.
+            (Some(PacketType::PubComp), PacketType::PubComp) => {
+                let received = match self.slots.get(index(id)) {
+                    Some(Some(Awaiting::PubComp { received, .. })) => *received,
+                    _ => ReasonCode::SUCCESS,
+                };
+                Ok(self.end_publish(id, received))
+            }
+            (Some(awaited), got) => Err(ProtocolError::WrongAcknowledgement {
+                packet_id: id,
+                awaited,
+                got,
+            }),
+        }
+    }
+
+    /// The message is the server's now: forget it. PUBRELs go in the order of PUBRECs
+    /// `[MQTT5-4.6.0-4]` `[MQTT3-4.6.0-4]`.
+    fn release(&mut self, id: PacketId, received: ReasonCode) {
+        let order = self.order();
+        if let Some(slot) = self.slots.get_mut(index(id))
+            && let Some(awaiting) = slot.take()
+        {
+            *slot = Some(Awaiting::PubComp {
+                token: awaiting.into_token(),
+                order,
+                received,
+            });
+        }
+    }
+
+    /// SUBACK, or a 5.0 UNSUBACK, with so many codes.
+    pub(super) fn on_answer(
+        &mut self,
+        got: PacketType,
+        id: PacketId,
+        codes: usize,
+    ) -> Result<Option<(T, usize)>, ProtocolError> {
+        let Some(Some(awaiting)) = self.slots.get(index(id)) else {
+            return Ok(None);
+        };
+        let (filters, awaited) = (awaiting.filters(), awaiting.awaited());
+        if awaited != got {
+            return Err(ProtocolError::WrongAcknowledgement {
+                packet_id: id,
+                awaited,
+                got,
+            });
+        }
+        if filters != codes {
+            return Err(ProtocolError::ReasonCodeCount {
+                filters,
+                got: codes,
+            });
+        }
+        Ok(self
+            .close(id)
+            .map(|awaiting| (awaiting.into_token(), filters)))
+    }
+
+    /// UNSUBACK; one of 3.1.1 has no codes.
+    pub(super) fn on_unsuback(
+        &mut self,
+        id: PacketId,
+        codes: Option<usize>,
+    ) -> Result<Option<(T, usize)>, ProtocolError> {
+        let filters = self
+            .slots
+            .get(index(id))
+            .and_then(Option::as_ref)
+            .map_or(0, Awaiting::filters);
+        self.on_answer(PacketType::UnsubAck, id, codes.unwrap_or(filters))
+    }
+
+    /// The connection is gone and the session stays: publishes wait, the rest is lost.
+    pub(super) fn connection_lost(&mut self) -> Vec<T> {
+        self.on_wire = 0;
+        self.resend.clear();
+        self.give_up(|awaiting| awaiting.publish_order().is_none())
+    }
+
+    /// The session is gone.
+    pub(super) fn clear(&mut self) -> Vec<T> {
+        let lost = self.give_up(|_| true);
+        *self = Self {
+            next_order: self.next_order,
+            ..Self::default()
+        };
+        lost
+    }
+
+    /// The server has the session: what is open is to be sent again, in order, but for what this
+    /// server does not take.
+    pub(super) fn resume(&mut self, is_allowed: impl Fn(&Message) -> bool) -> Vec<T> {
+        let lost = self.give_up(|awaiting| match awaiting {
+            Awaiting::PubAck { message, .. } | Awaiting::PubRec { message, .. } => {
+                !is_allowed(message)
+            }
+            Awaiting::PubComp { .. } | Awaiting::SubAck { .. } | Awaiting::UnsubAck { .. } => false,
+        });
+        let mut open: Vec<_> = self
+            .ids()
+            .filter_map(|(id, awaiting)| Some((awaiting.publish_order()?, id)))
+            .collect();
+        open.sort_unstable();
+        self.resend = open.into_iter().map(|(_, id)| id).collect();
+        lost
+    }
+
+    /// The next publish to send again, if the window has room. A PUBREL needs none.
+    pub(super) fn next_resend(&mut self, window: usize) -> Option<(PacketId, &Awaiting<T>)> {
+        loop {
+            let &id = self.resend.front()?;
+            let released = match self.slots.get(index(id)) {
+                Some(Some(awaiting)) => awaiting.awaited() == PacketType::PubComp,
+                _ => {
+                    self.resend.pop_front();
+                    continue;
+                }
+            };
+            if !released && self.on_wire >= window {
+                return None;
+            }
+            self.resend.pop_front();
+            self.on_wire += 1;
+            let awaiting = self.slots.get(index(id))?.as_ref()?;
+            return Some((id, awaiting));
+        }
+    }
+
+    /// Gives the memory of a past burst back.
+    pub(super) fn shrink_if_idle(&mut self) {
+        if self.slots.len() > MIN_SLOTS && self.free.len() == self.slots.len() {
+            self.slots = Vec::new();
+            self.free = VecDeque::new();
+        }
+    }
+
+    fn ids(&self) -> impl Iterator<Item = (PacketId, &Awaiting<T>)> {
+        (1..=u16::MAX)
+            .filter_map(PacketId::new)
+            .zip(&self.slots)
+            .filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
+    }
+
+    fn give_up(&mut self, is_lost: impl Fn(&Awaiting<T>) -> bool) -> Vec<T> {
+        let mut ids: Vec<_> = self
+            .ids()
+            .filter(|(_, awaiting)| is_lost(awaiting))
+            .map(|(id, _)| id)
+            .collect();
+        ids.sort_by_key(|id| {
+            self.slots
+                .get(index(*id))
+                .and_then(Option::as_ref)
+                .and_then(Awaiting::publish_order)
+        });
+        let mut lost = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(awaiting) = self.close(id) {
+                if awaiting.publish_order().is_some() {
+                    self.publishes -= 1;
+                }
+                lost.push(awaiting.into_token());
+            }
+        }
+        lost
+    }
+}
+
+fn index(id: PacketId) -> usize {
+    usize::from(id.value()) - 1
+}
