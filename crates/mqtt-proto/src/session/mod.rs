@@ -392,7 +392,12 @@ impl<T> Session<T> {
     pub fn has_room(&self, qos: QoS) -> bool {
         self.phase == Phase::Connected
             && self.outbound.len() < self.options.max_unsent_bytes
-            && (qos == QoS::AtMostOnce || self.sending.has_room(self.window()))
+            && (qos == QoS::AtMostOnce || self.window_room() > 0)
+    }
+
+    /// How many publishes at QoS 1 and 2 the window has room for now.
+    pub fn window_room(&self) -> usize {
+        self.sending.room(self.window())
     }
 
     /// Publishes. At QoS 0 that is all, and the token comes back at once; otherwise it comes back

@@ -137,9 +137,13 @@ impl<T> Sending<T> {
         self.publishes
     }
 
-    /// Whether one more publish fits a window of this size `[MQTT5-3.3.4-7]`. Resends go first.
-    pub(super) fn has_room(&self, window: usize) -> bool {
-        self.on_wire < window && self.resend.is_empty()
+    /// How many more publishes fit a window of this size `[MQTT5-3.3.4-7]`. Resends go first.
+    pub(super) fn room(&self, window: usize) -> usize {
+        if self.resend.is_empty() {
+            window.saturating_sub(self.on_wire)
+        } else {
+            0
+        }
     }
 
     /// The identifier [`open`](Self::open) is to be called with next.
