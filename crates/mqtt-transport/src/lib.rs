@@ -1,1 +1,47 @@
-//! Byte streams to an MQTT server: endpoints, connectors as tower services, deadlines
+//! Byte streams to an MQTT server.
+//!
+//! A [`Conn`] is any byte stream that knows what it is; the layers above never ask how bytes
+//! travel. An [`Endpoint`] says where to, and a connector is a
+//! [`tower::Service`](tower_service::Service) from one to the other: [`TcpConnector`],
+//! [`UnixConnector`], or [`Connector`], which chooses by scheme. What else is wanted of a connection
+//! is stacked on: [`ConnectDeadline`] on a connector, [`ReadDeadline`] and [`WriteDeadline`] on a
+//! connection, and tower's own layers where they fit.
+//!
+//! ```
+//! use std::time::Duration;
+//! use mqtt_transport::{ConnectDeadlineLayer, Connector, Endpoint};
+//! use tower::{Service, ServiceBuilder, ServiceExt};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // At most eight dials at a time, each within three seconds.
+//! let mut connector = ServiceBuilder::new()
+//!     .concurrency_limit(8)
+//!     .layer(ConnectDeadlineLayer::new(Duration::from_secs(3)))
+//!     .service(Connector::default());
+//! let endpoint: Endpoint = "mqtt://localhost".parse()?;
+//! let conn = connector.ready().await?.call(endpoint).await?;
+//! println!("{:?}", mqtt_transport::Conn::info(&conn));
+//! # Ok(())
+//! # }
+//! ```
+
+mod conn;
+mod connector;
+mod deadline;
+mod endpoint;
+mod error;
+mod tcp;
+#[cfg(unix)]
+mod unix;
+
+pub use conn::{Address, BoxConn, Conn, ConnInfo, ConnKind, StreamConn};
+pub use connector::{ConnectFuture, Connector};
+pub use deadline::{
+    ConnectDeadline, ConnectDeadlineLayer, DeadlineExceeded, DeadlineHandle, Operation,
+    ReadDeadline, WriteDeadline,
+};
+pub use endpoint::{Endpoint, EndpointError, Scheme};
+pub use error::{ConnectError, ConnectPhase};
+pub use tcp::{TcpConnector, TcpOptions};
+#[cfg(unix)]
+pub use unix::UnixConnector;

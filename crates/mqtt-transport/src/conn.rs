@@ -1,0 +1,163 @@
+//! Connections: byte streams that know what they are.
+
+use std::{
+    fmt::Debug,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    path::PathBuf,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+/// A connection to a server: read, write, close (`poll_shutdown`), and what it is.
+///
+/// Implement it for streams of your own, or wrap them in a [`StreamConn`].
+pub trait Conn: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static {
+    /// What is known of the connection.
+    fn info(&self) -> &ConnInfo;
+}
+
+/// A connection of any kind.
+pub type BoxConn = Box<dyn Conn>;
+
+impl<C: Conn + ?Sized> Conn for Box<C> {
+    fn info(&self) -> &ConnInfo {
+        (**self).info()
+    }
+}
+
+/// What is known of a connection since it was made.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnInfo {
+    /// How bytes travel.
+    pub kind: ConnKind,
+    /// This end.
+    pub local: Address,
+    /// The other end.
+    pub peer: Address,
+    /// When the connection was made.
+    pub dialled: Instant,
+}
+
+impl ConnInfo {
+    /// Made now.
+    pub fn new(kind: ConnKind, local: Address, peer: Address) -> Self {
+        Self {
+            kind,
+            local,
+            peer,
+            dialled: Instant::now(),
+        }
+    }
+
+    /// A stream within this process, made now.
+    pub fn memory() -> Self {
+        Self::new(ConnKind::Memory, Address::Unnamed, Address::Unnamed)
+    }
+}
+
+/// How the bytes of a connection travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnKind {
+    /// TCP.
+    Tcp,
+    /// A Unix domain socket.
+    Unix,
+    /// Within this process.
+    Memory,
+    /// A stream of the user's.
+    Other,
+}
+
+/// One end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// It has no name.
+    Unnamed,
+    /// An internet address.
+    Socket(SocketAddr),
+    /// A path in the file system.
+    Path(PathBuf),
+}
+
+pin_project! {
+    /// Any stream as a [`Conn`].
+    #[derive(Debug)]
+    pub struct StreamConn<S> {
+        #[pin]
+        stream: S,
+        info: ConnInfo,
+    }
+}
+
+impl<S> StreamConn<S> {
+    /// `stream`, of which `info` is known.
+    pub fn new(stream: S, info: ConnInfo) -> Self {
+        Self { stream, info }
+    }
+
+    /// The stream.
+    pub fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
+    /// The stream, without what is known of it.
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static> Conn for StreamConn<S> {
+    fn info(&self) -> &ConnInfo {
+        &self.info
+    }
+}
+
+impl<S: AsyncRead> AsyncRead for StreamConn<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.project().stream.poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite> AsyncWrite for StreamConn<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.project().stream.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.project().stream.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,163 @@
+//! Connecting over real sockets, on addresses the system chose.
+
+use std::{error::Error, time::Duration};
+
+use mqtt_transport::{
+    Address, BoxConn, Conn, ConnKind, ConnectDeadline, ConnectDeadlineLayer, ConnectError,
+    ConnectPhase, Connector, DeadlineExceeded, Endpoint, Operation, TcpConnector,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, UnixListener},
+};
+use tower::{Service, ServiceBuilder, ServiceExt};
+
+async fn echo_once(mut conn: impl Conn, mut peer: impl AsyncReadExt + AsyncWriteExt + Unpin) {
+    conn.write_all(b"ping").await.unwrap();
+    let mut read = [0; 4];
+    peer.read_exact(&mut read).await.unwrap();
+    peer.write_all(&read).await.unwrap();
+    conn.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"ping");
+    conn.shutdown().await.unwrap();
+    assert_eq!(peer.read(&mut read).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn tcp() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let endpoint: Endpoint = format!("mqtt://localhost:{}", address.port())
+        .parse()
+        .unwrap();
+    let (conn, accepted) = tokio::join!(Connector::default().oneshot(endpoint), listener.accept());
+    let (conn, (peer, from)) = (conn.unwrap(), accepted.unwrap());
+    assert_eq!(conn.info().kind, ConnKind::Tcp);
+    assert_eq!(conn.info().peer, Address::Socket(address));
+    assert_eq!(conn.info().local, Address::Socket(from));
+    echo_once(conn, peer).await;
+}
+
+#[tokio::test]
+async fn tcp_sends_small_packets_at_once() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let endpoint: Endpoint = format!("tcp://{}", listener.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    let conn = TcpConnector::default().connect(endpoint).await.unwrap();
+    assert!(conn.get_ref().nodelay().unwrap());
+}
+
+#[tokio::test]
+async fn unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mqtt.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let endpoint: Endpoint = format!("unix://{}", path.display()).parse().unwrap();
+    let (conn, accepted) = tokio::join!(Connector::default().oneshot(endpoint), listener.accept());
+    let (conn, (peer, _)) = (conn.unwrap(), accepted.unwrap());
+    assert_eq!(conn.info().kind, ConnKind::Unix);
+    assert_eq!(conn.info().peer, Address::Path(path));
+    echo_once(conn, peer).await;
+}
+
+#[tokio::test]
+async fn errors_say_phase_endpoint_and_cause() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = connect(&format!("mqtt://{address}")).await.unwrap_err();
+    assert_eq!(error.phase(), ConnectPhase::Dial);
+    assert!(error.is_transient());
+    assert_eq!(error.to_string(), format!("cannot dial mqtt://{address}"));
+    assert!(
+        error.source().unwrap().to_string().contains("refused"),
+        "{:?}",
+        error.source()
+    );
+
+    let error = connect("unix:///nowhere/mqtt.sock").await.unwrap_err();
+    assert_eq!(error.phase(), ConnectPhase::Dial);
+    assert!(error.is_transient());
+}
+
+#[tokio::test]
+async fn a_scheme_without_support_is_never_dialled_plain() {
+    for url in [
+        "mqtts://127.0.0.1",
+        "ws://127.0.0.1",
+        "wss://127.0.0.1",
+        "quic://127.0.0.1",
+    ] {
+        let error = connect(url).await.unwrap_err();
+        assert_eq!(error.phase(), ConnectPhase::Choose, "{url}");
+        assert!(!error.is_transient());
+        let scheme = url.split(':').next().unwrap();
+        assert!(
+            error.source().unwrap().to_string().contains(scheme),
+            "{error:?}"
+        );
+    }
+}
+
+async fn connect(url: &str) -> Result<BoxConn, ConnectError> {
+    Connector::default().oneshot(url.parse().unwrap()).await
+}
+
+/// A connector that never gets there.
+#[derive(Clone)]
+struct Never;
+
+impl Service<Endpoint> for Never {
+    type Response = BoxConn;
+    type Error = ConnectError;
+    type Future = std::future::Pending<Result<BoxConn, ConnectError>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), ConnectError>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Endpoint) -> Self::Future {
+        std::future::pending()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connect_that_takes_too_long_is_given_up_and_says_so() {
+    let timeout = Duration::from_secs(3);
+    let start = tokio::time::Instant::now();
+    let endpoint: Endpoint = "mqtt://far.test".parse().unwrap();
+    let error = ConnectDeadline::new(Never, timeout)
+        .oneshot(endpoint)
+        .await
+        .unwrap_err();
+    assert_eq!(start.elapsed(), timeout);
+    assert!(error.is_transient());
+    let source = error
+        .io_error()
+        .get_ref()
+        .and_then(|source| source.downcast_ref::<DeadlineExceeded>());
+    let exceeded = source.expect("the deadline is the cause");
+    assert_eq!(
+        (exceeded.operation, exceeded.timeout),
+        (Operation::Connect, timeout)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_budget_is_a_stack_of_layers() {
+    let mut connector = ServiceBuilder::new()
+        .concurrency_limit(1)
+        .layer(ConnectDeadlineLayer::new(Duration::from_secs(3)))
+        .service(Never);
+    let endpoint: Endpoint = "mqtt://far.test".parse().unwrap();
+    let first = connector.ready().await.unwrap().call(endpoint);
+    let mut other = connector.clone();
+    let waits = tokio::time::timeout(Duration::from_secs(1), other.ready()).await;
+    assert!(waits.is_err(), "one dial at a time");
+    assert!(first.await.is_err());
+    other.ready().await.unwrap();
+}
