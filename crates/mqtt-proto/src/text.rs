@@ -109,6 +109,13 @@ impl TryFrom<String> for Utf8String {
     }
 }
 
+/// Lets a signature take `impl TryInto<Utf8String, Error: Into<TextError>>` and be given one.
+impl From<std::convert::Infallible> for TextError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl PartialEq<str> for Utf8String {
     fn eq(&self, other: &str) -> bool {
         **self == *other

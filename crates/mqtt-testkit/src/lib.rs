@@ -1,11 +1,12 @@
-//! Servers to test MQTT programs against: scripted, embedded, and an installed mosquitto
+//! Servers to test MQTT programs against: scripted, embedded, and an installed mosquitto.
 //!
 //! Every server listens on loopback only, on a port the system chose, and ends when its handle is
-//! dropped; any number of them run side by side. They work on real sockets and real time: do not
-//! start one under tokio's paused clock.
+//! dropped; any number of them run side by side. All but the scripted one work on real sockets and
+//! real time: do not start those under tokio's paused clock.
 //!
 //! | server | is | use it for |
 //! | --- | --- | --- |
+//! | [`ScriptedServer`] | one connection, packet by packet as the test says, in [`memory`] or over TCP | protocol behaviour, also in virtual time; servers that misbehave |
 #![cfg_attr(
     feature = "embedded",
     doc = "| [`EmbeddedServer`] | mqtt5's broker inside the process | tests and examples that must run anywhere |"
@@ -27,9 +28,13 @@
 #[cfg(feature = "embedded")]
 mod embedded;
 mod mosquitto;
+mod scripted;
 mod unix_front;
 
 #[cfg(feature = "embedded")]
 pub use embedded::{EmbeddedError, EmbeddedServer};
 pub use mosquitto::{Mosquitto, MosquittoBuilder, StartError};
+pub use scripted::{
+    MemoryConnector, MemoryListener, ScriptedListener, ScriptedServer, memory, memory_with_capacity,
+};
 pub use unix_front::UnixFront;
