@@ -64,9 +64,10 @@ impl fmt::Display for MalformedPacket {
             Some(packet_type) => write!(f, "{packet_type}")?,
             None => f.write_str("packet")?,
         }
+        let (v3, v5) = self.kind.statements(self.packet_type);
         let (prefix, statement) = match self.version {
-            Version::V3 => ("MQTT3", self.kind.statements().0),
-            Version::V5 => ("MQTT5", self.kind.statements().1),
+            Version::V3 => ("MQTT3", v3),
+            Version::V5 => ("MQTT5", v5),
         };
         write!(f, ": {} [{prefix}{statement}]", self.kind)
     }
@@ -173,10 +174,13 @@ impl Malformed {
             Self::TopicName(TopicError::Wildcard) => ReasonCode::TOPIC_NAME_INVALID,
             Self::ProtocolLevel(_) => ReasonCode::UNSUPPORTED_PROTOCOL_VERSION,
             Self::TooManyUserProperties => ReasonCode::QUOTA_EXCEEDED,
+            // Reserved bits are malformed [MQTT5-3.8.3-5]; values that contradict the rest are not.
+            Self::SubscriptionOptions(bits) if bits & 0b1100_0000 == 0 => {
+                ReasonCode::PROTOCOL_ERROR
+            }
             Self::NoTopic
             | Self::ResponseTopic(_)
             | Self::EmptyList
-            | Self::MisplacedProperty(_)
             | Self::RepeatedProperty(_)
             | Self::PropertyValue(_)
             | Self::AuthenticationDataAlone => ReasonCode::PROTOCOL_ERROR,
@@ -197,13 +201,14 @@ impl Malformed {
             | Self::ProtocolName
             | Self::ConnectFlags(_)
             | Self::SubscriptionOptions(_)
-            | Self::UnknownProperty(_) => ReasonCode::MALFORMED_PACKET,
+            | Self::UnknownProperty(_)
+            | Self::MisplacedProperty(_) => ReasonCode::MALFORMED_PACKET,
         }
     }
 
-    /// The statement it breaks in 3.1.1 and in 5.0: `-` before a numbered one, a space before a
-    /// section.
-    fn statements(self) -> (&'static str, &'static str) {
+    /// The statement it breaks in 3.1.1 and in 5.0, where found in a packet of this type: `-`
+    /// before a numbered one, a space before a section.
+    fn statements(self, packet_type: Option<PacketType>) -> (&'static str, &'static str) {
         const NO_PROPERTIES: &str = " 1";
         match self {
             Self::PacketType(_) => (" 2.2.1", " 2.1.2"),
@@ -216,8 +221,8 @@ impl Malformed {
             Self::TopicName(error) => match error {
                 TopicError::Text(TextError::Nul) => ("-4.7.3-2", "-4.7.3-2"),
                 TopicError::Wildcard => ("-3.3.2-2", "-3.3.2-2"),
-                TopicError::Empty
-                | TopicError::Text(_)
+                TopicError::Empty => ("-4.7.3-1", "-4.7.3-1"),
+                TopicError::Text(_)
                 | TopicError::MultiLevel
                 | TopicError::SingleLevel
                 | TopicError::Share => ("-3.3.2-1", "-3.3.2-1"),
@@ -230,24 +235,47 @@ impl Malformed {
                 TopicError::Share => (" 4.7", "-4.8.2-2"),
                 TopicError::Text(_) | TopicError::Wildcard => ("-3.8.3-1", "-3.8.3-1"),
             },
+            Self::ResponseTopic(TopicError::Empty) => (NO_PROPERTIES, "-4.7.3-1"),
             Self::ResponseTopic(_) => (NO_PROPERTIES, "-3.3.2-14"),
             Self::ZeroPacketId => ("-2.3.1-1", "-2.2.1-3"),
             Self::QoS => ("-3.3.1-4", "-3.3.1-4"),
             Self::DuplicateAtMostOnce => ("-3.3.1-2", "-3.3.1-2"),
             Self::NoTopic => ("-4.7.3-1", "-4.7.3-1"),
-            Self::ReasonCode(_) => (" 3.2.2.3", " 2.4"),
+            Self::ReasonCode(_) => match packet_type {
+                Some(PacketType::ConnAck) => (" 3.2.2.3", "-3.2.2-8"),
+                Some(PacketType::PubAck) => (" 3.4", "-3.4.2-1"),
+                Some(PacketType::PubRec) => (" 3.5", "-3.5.2-1"),
+                Some(PacketType::PubRel) => (" 3.6", "-3.6.2-1"),
+                Some(PacketType::PubComp) => (" 3.7", "-3.7.2-1"),
+                Some(PacketType::SubAck) => ("-3.9.3-2", "-3.9.3-2"),
+                Some(PacketType::UnsubAck) => (" 3.11", "-3.11.3-2"),
+                Some(PacketType::Disconnect) => (" 3.14", "-3.14.2-1"),
+                Some(PacketType::Auth) => (" 2.2.1", "-3.15.2-1"),
+                _ => (" 4.8", " 2.4"),
+            },
             Self::ConnAckFlags(_) => (" 3.2.2.1", " 3.2.2.1"),
             Self::SessionPresentInRefusal => ("-3.2.2-4", "-3.2.2-6"),
             Self::ProtocolName => (" 3.1.2.1", "-3.1.2-1"),
             Self::ProtocolLevel(_) => (" 3.1.2.2", " 3.1.2.2"),
             Self::ConnectFlags(_) => (" 3.1.2.3", " 3.1.2.3"),
             Self::SubscriptionOptions(_) => (" 3.8.3", " 3.8.3.1"),
-            Self::EmptyList => ("-3.8.3-3", "-3.8.3-2"),
+            Self::EmptyList => match packet_type {
+                Some(PacketType::SubAck) => (" 3.9.3", " 3.9.3"),
+                Some(PacketType::Unsubscribe) => ("-3.10.3-2", "-3.10.3-2"),
+                Some(PacketType::UnsubAck) => (" 3.11", " 3.11.3"),
+                _ => ("-3.8.3-3", "-3.8.3-2"),
+            },
             Self::UnknownProperty(_)
             | Self::MisplacedProperty(_)
             | Self::RepeatedProperty(_)
             | Self::TooManyUserProperties => (NO_PROPERTIES, " 2.2.2.2"),
-            Self::PropertyValue(_) => (NO_PROPERTIES, " 3.2.2.3"),
+            Self::PropertyValue(_) => match packet_type {
+                Some(PacketType::Connect) => (NO_PROPERTIES, " 3.1.2.11"),
+                Some(PacketType::ConnAck) => (NO_PROPERTIES, " 3.2.2.3"),
+                Some(PacketType::Publish) => (NO_PROPERTIES, " 3.3.2.3"),
+                Some(PacketType::Subscribe) => (NO_PROPERTIES, " 3.8.2.1"),
+                _ => (NO_PROPERTIES, " 2.2.2.2"),
+            },
             Self::ZeroTopicAlias => (NO_PROPERTIES, "-3.3.2-8"),
             Self::AuthenticationDataAlone => (NO_PROPERTIES, " 3.1.2.11.10"),
         }
