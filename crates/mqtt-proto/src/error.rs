@@ -164,6 +164,9 @@ pub enum Malformed {
     /// Authentication data without a method.
     #[error("authentication data stands without a method")]
     AuthenticationDataAlone,
+    /// AUTH without an authentication method.
+    #[error("there is no authentication method")]
+    NoAuthenticationMethod,
 }
 
 impl Malformed {
@@ -183,7 +186,8 @@ impl Malformed {
             | Self::EmptyList
             | Self::RepeatedProperty(_)
             | Self::PropertyValue(_)
-            | Self::AuthenticationDataAlone => ReasonCode::PROTOCOL_ERROR,
+            | Self::AuthenticationDataAlone
+            | Self::NoAuthenticationMethod => ReasonCode::PROTOCOL_ERROR,
             Self::PacketType(_)
             | Self::Flags(_)
             | Self::VariableByteInteger
@@ -278,6 +282,7 @@ impl Malformed {
             },
             Self::ZeroTopicAlias => (NO_PROPERTIES, "-3.3.2-8"),
             Self::AuthenticationDataAlone => (NO_PROPERTIES, " 3.1.2.11.10"),
+            Self::NoAuthenticationMethod => (NO_PROPERTIES, " 3.15.2.2.2"),
         }
     }
 }

@@ -19,7 +19,8 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// An empty body means success.
+    /// An empty body means success. All but success needs an authentication method (5.0 section
+    /// 3.15.2.2.2).
     pub(super) fn decode(reader: &mut Reader, version: Version) -> Result<Self, Malformed> {
         const CODES: &[ReasonCode] = &[
             ReasonCode::SUCCESS,
@@ -32,9 +33,16 @@ impl Auth {
                 properties: Properties::default(),
             });
         }
+        let reason_code = allowed(reader.u8()?, CODES)?;
+        let properties: Properties<AuthProperties> = Properties::read(reader, version)?;
+        let needs_method =
+            reason_code != ReasonCode::SUCCESS || properties.authentication_data.is_some();
+        if needs_method && properties.authentication_method.is_none() {
+            return Err(Malformed::NoAuthenticationMethod);
+        }
         Ok(Self {
-            reason_code: allowed(reader.u8()?, CODES)?,
-            properties: Properties::read(reader, version)?,
+            reason_code,
+            properties,
         })
     }
 
