@@ -484,4 +484,7 @@ pub enum EncodeError {
     /// A PUBLISH at QoS 1 or 2 without a packet identifier, or at QoS 0 with one.
     #[error("a publish has a packet identifier if and only if its QoS is above 0")]
     PacketId,
+    /// A PUBLISH at QoS 0 marked as a duplicate `[MQTT5-3.3.1-2]` `[MQTT3-3.3.1-2]`.
+    #[error("a publish at QoS 0 is never a duplicate")]
+    DuplicateAtMostOnce,
 }

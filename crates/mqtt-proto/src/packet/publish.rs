@@ -72,6 +72,9 @@ impl Message {
         if packet_id.is_some() != (self.qos != QoS::AtMostOnce) {
             return Err(EncodeError::PacketId);
         }
+        if dup && self.qos == QoS::AtMostOnce {
+            return Err(EncodeError::DuplicateAtMostOnce);
+        }
         let start = out.len();
         let first = PacketType::Publish.first_byte()
             | u8::from(dup) << 3
