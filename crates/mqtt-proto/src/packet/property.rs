@@ -73,10 +73,12 @@ impl<P: fmt::Debug> fmt::Debug for Properties<P> {
     }
 }
 
-impl<P: PropertySet + Default> Properties<P> {
-    /// Whether nothing was ever set.
+impl<P: PropertySet + Default + PartialEq> Properties<P> {
+    /// Whether no property is present.
     pub fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.0
+            .as_deref()
+            .is_none_or(|properties| properties == P::empty())
     }
 
     /// Reads the property section where the version has one.
