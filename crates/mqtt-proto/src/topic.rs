@@ -16,7 +16,7 @@ pub enum TopicError {
     #[error("a topic has at least one character")]
     Empty,
     /// It is not an MQTT string.
-    #[error("it is not an MQTT string")]
+    #[error(transparent)]
     Text(#[from] TextError),
     /// A topic name with `+` or `#` `[MQTT5-4.7.0-1]` `[MQTT3-4.7.1-1]`.
     #[error("a topic name has no wildcard")]
@@ -146,13 +146,13 @@ impl TopicFilter {
         if topic.starts_with('$') && filter.starts_with(['+', '#']) {
             return false;
         }
-        let mut names = topic.split('/');
-        for level in filter.split('/') {
-            if level == "#" {
+        let mut names = topic.as_bytes().split(|&byte| byte == b'/');
+        for level in filter.as_bytes().split(|&byte| byte == b'/') {
+            if level == b"#" {
                 return true;
             }
             match names.next() {
-                Some(name) if level == "+" || level == name => {}
+                Some(name) if level == b"+" || level == name => {}
                 _ => return false,
             }
         }

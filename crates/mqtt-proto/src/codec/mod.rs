@@ -72,8 +72,9 @@ impl Decoder {
                 return Ok(None);
             };
             if header.packet_len <= piece.len() {
-                let packet = piece.split_to(header.packet_len);
-                return self.packet(header, packet).map(Some);
+                let packet = self.packet(header, piece)?;
+                piece.advance(header.packet_len);
+                return Ok(Some(packet));
             }
             self.partial.extend_from_slice(piece);
             piece.clear();
@@ -93,7 +94,7 @@ impl Decoder {
             return Ok(None);
         }
         let packet = std::mem::take(&mut self.partial).freeze();
-        self.packet(header, packet).map(Some)
+        self.packet(header, &packet).map(Some)
     }
 
     /// Where to read the rest of a large packet that has begun, and how much is missing.
@@ -141,9 +142,9 @@ impl Decoder {
         }))
     }
 
-    fn packet(&mut self, header: FixedHeader, mut bytes: Bytes) -> Result<Packet, DecodeError> {
-        bytes.advance(header.header_len);
-        let body = read::Reader::new(bytes);
+    /// The packet at the start of `bytes`.
+    fn packet(&mut self, header: FixedHeader, bytes: &Bytes) -> Result<Packet, DecodeError> {
+        let body = read::Reader::new(bytes, header.header_len, header.packet_len);
         let packet = Packet::decode(header.packet_type, header.flags, body, self.version)
             .map_err(|kind| self.malformed(kind, Some(header.packet_type)))?;
         if let Packet::Connect(connect) = &packet {

@@ -1,58 +1,89 @@
 //! Reading fields out of a received packet, without copying.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use crate::{BinaryData, Malformed, PacketId, Secret, TopicFilter, TopicName, Utf8String};
 
 /// The bytes of one packet's body, or of one property section within it.
+///
+/// What is read is copied if it is a number; strings and data are slices of the same [`Bytes`].
 #[derive(Debug)]
-pub(crate) struct Reader {
-    bytes: Bytes,
+pub(crate) struct Reader<'a> {
+    bytes: &'a Bytes,
+    at: usize,
+    end: usize,
 }
 
-impl Reader {
-    pub(crate) fn new(bytes: Bytes) -> Self {
-        Self { bytes }
+impl<'a> Reader<'a> {
+    /// The bytes from `at` to `end`, or to the end of `bytes` if that is nearer.
+    pub(crate) fn new(bytes: &'a Bytes, at: usize, end: usize) -> Self {
+        let end = end.min(bytes.len());
+        Self {
+            bytes,
+            at: at.min(end),
+            end,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.at == self.end
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let rest = self.bytes.get(self.at..self.end).unwrap_or_default();
+        let array = rest.first_chunk().ok_or(Malformed::Truncated)?;
+        self.at += N;
+        Ok(*array)
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
-        self.bytes.try_get_u8().map_err(|_| Malformed::Truncated)
+        self.array().map(u8::from_be_bytes)
     }
 
     pub(crate) fn u16(&mut self) -> Result<u16, Malformed> {
-        self.bytes.try_get_u16().map_err(|_| Malformed::Truncated)
+        self.array().map(u16::from_be_bytes)
     }
 
     pub(crate) fn u32(&mut self) -> Result<u32, Malformed> {
-        self.bytes.try_get_u32().map_err(|_| Malformed::Truncated)
+        self.array().map(u32::from_be_bytes)
     }
 
     pub(crate) fn variable_byte_integer(&mut self) -> Result<u32, Malformed> {
-        let (value, len) = variable_byte_integer(&self.bytes)?.ok_or(Malformed::Truncated)?;
-        self.bytes.advance(len);
+        let rest = self.bytes.get(self.at..self.end).unwrap_or_default();
+        let (value, len) = variable_byte_integer(rest)?.ok_or(Malformed::Truncated)?;
+        self.at += len;
         Ok(value)
     }
 
-    /// The next `len` bytes, shared with the receive buffer.
-    pub(crate) fn take(&mut self, len: usize) -> Result<Bytes, Malformed> {
-        if len > self.bytes.len() {
+    /// Where the next `len` bytes begin; they are passed over.
+    fn skip(&mut self, len: usize) -> Result<usize, Malformed> {
+        if len > self.end - self.at {
             return Err(Malformed::Truncated);
         }
-        Ok(self.bytes.split_to(len))
+        let at = self.at;
+        self.at += len;
+        Ok(at)
+    }
+
+    /// The next `len` bytes, to be read by themselves.
+    pub(crate) fn section(&mut self, len: usize) -> Result<Self, Malformed> {
+        let at = self.skip(len)?;
+        Ok(Self {
+            bytes: self.bytes,
+            at,
+            end: at + len,
+        })
     }
 
     /// All that is left.
     pub(crate) fn rest(self) -> Bytes {
-        self.bytes
+        self.bytes.slice(self.at..self.end)
     }
 
     fn prefixed(&mut self) -> Result<Bytes, Malformed> {
-        let len = self.u16()?;
-        self.take(len.into())
+        let len = self.u16()?.into();
+        let at = self.skip(len)?;
+        Ok(self.bytes.slice(at..at + len))
     }
 
     pub(crate) fn text(&mut self) -> Result<Utf8String, Malformed> {
@@ -84,7 +115,7 @@ impl Reader {
 
     /// That nothing is left.
     pub(crate) fn end(self) -> Result<(), Malformed> {
-        if self.bytes.is_empty() {
+        if self.is_empty() {
             Ok(())
         } else {
             Err(Malformed::TrailingBytes)

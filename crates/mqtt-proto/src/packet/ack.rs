@@ -38,7 +38,7 @@ impl Ack {
     /// A body of two bytes means success, one of three has no properties (5.0 section 3.4.2).
     pub(super) fn decode(
         packet_type: PacketType,
-        reader: &mut Reader,
+        reader: &mut Reader<'_>,
         version: Version,
     ) -> Result<Self, Malformed> {
         let mut ack = Self::new(reader.packet_id()?);

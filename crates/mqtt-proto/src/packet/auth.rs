@@ -21,7 +21,7 @@ pub struct Auth {
 impl Auth {
     /// An empty body means success. All but success needs an authentication method (5.0 section
     /// 3.15.2.2.2).
-    pub(super) fn decode(reader: &mut Reader, version: Version) -> Result<Self, Malformed> {
+    pub(super) fn decode(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         const CODES: &[ReasonCode] = &[
             ReasonCode::SUCCESS,
             ReasonCode::CONTINUE_AUTHENTICATION,

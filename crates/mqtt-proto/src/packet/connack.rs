@@ -47,7 +47,7 @@ impl ConnAck {
         }
     }
 
-    pub(super) fn decode(reader: &mut Reader, version: Version) -> Result<Self, Malformed> {
+    pub(super) fn decode(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         let flags = reader.u8()?;
         if flags > 1 {
             return Err(Malformed::ConnAckFlags(flags));

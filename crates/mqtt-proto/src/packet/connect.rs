@@ -91,7 +91,7 @@ impl Connect {
         })
     }
 
-    pub(super) fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         if reader.text()? != "MQTT" {
             return Err(Malformed::ProtocolName);
         }

@@ -28,7 +28,7 @@ impl Disconnect {
     }
 
     /// An empty body means a normal disconnection, one of one byte has no properties.
-    pub(super) fn decode(reader: &mut Reader, version: Version) -> Result<Self, Malformed> {
+    pub(super) fn decode(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         let mut disconnect = Self::new(ReasonCode::SUCCESS);
         match version {
             Version::V3 => {}

@@ -225,7 +225,7 @@ impl Packet {
     pub(crate) fn decode(
         packet_type: PacketType,
         flags: u8,
-        mut body: Reader,
+        mut body: Reader<'_>,
         version: Version,
     ) -> Result<Self, Malformed> {
         if packet_type == PacketType::Publish {

@@ -82,7 +82,7 @@ impl<P: PropertySet + Default + PartialEq> Properties<P> {
     }
 
     /// Reads the property section where the version has one.
-    pub(crate) fn read(reader: &mut Reader, version: Version) -> Result<Self, Malformed> {
+    pub(crate) fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         match version {
             Version::V3 => Ok(Self::default()),
             Version::V5 => {
@@ -91,7 +91,7 @@ impl<P: PropertySet + Default + PartialEq> Properties<P> {
                     return Ok(Self::default());
                 }
                 let len = usize::try_from(len).map_err(|_| Malformed::Truncated)?;
-                let mut section = Reader::new(reader.take(len)?);
+                let mut section = reader.section(len)?;
                 let mut properties = P::default();
                 while !section.is_empty() {
                     let id = section.variable_byte_integer()?;
@@ -130,7 +130,7 @@ pub trait PropertySet: Sized + 'static + private::Sealed {
     fn empty() -> &'static Self;
     #[doc(hidden)]
     #[allow(private_interfaces, reason = "the trait is sealed")]
-    fn read_one(&mut self, id: u8, reader: &mut Reader) -> Result<(), Malformed>;
+    fn read_one(&mut self, id: u8, reader: &mut Reader<'_>) -> Result<(), Malformed>;
     #[doc(hidden)]
     fn write_all(&self, out: &mut Vec<u8>);
 }
@@ -167,12 +167,12 @@ impl SubscriptionId {
 
 /// How a property's value stands on the wire.
 trait Value: Sized {
-    fn read(reader: &mut Reader, id: u8) -> Result<Self, Malformed>;
+    fn read(reader: &mut Reader<'_>, id: u8) -> Result<Self, Malformed>;
     fn write(&self, out: &mut Vec<u8>);
 }
 
 impl Value for bool {
-    fn read(reader: &mut Reader, id: u8) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'_>, id: u8) -> Result<Self, Malformed> {
         match reader.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -187,7 +187,7 @@ impl Value for bool {
 
 /// Maximum QoS: 0 or 1 on the wire, since 2 is said by its absence.
 impl Value for QoS {
-    fn read(reader: &mut Reader, id: u8) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'_>, id: u8) -> Result<Self, Malformed> {
         match reader.u8()? {
             0 => Ok(Self::AtMostOnce),
             1 => Ok(Self::AtLeastOnce),
@@ -201,7 +201,7 @@ impl Value for QoS {
 }
 
 impl Value for u16 {
-    fn read(reader: &mut Reader, _: u8) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'_>, _: u8) -> Result<Self, Malformed> {
         reader.u16()
     }
 
@@ -211,7 +211,7 @@ impl Value for u16 {
 }
 
 impl Value for u32 {
-    fn read(reader: &mut Reader, _: u8) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'_>, _: u8) -> Result<Self, Malformed> {
         reader.u32()
     }
 
@@ -221,7 +221,7 @@ impl Value for u32 {
 }
 
 impl Value for NonZeroU16 {
-    fn read(reader: &mut Reader, id: u8) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'_>, id: u8) -> Result<Self, Malformed> {
         const TOPIC_ALIAS: u8 = 0x23;
         Self::new(reader.u16()?).ok_or(match id {
             TOPIC_ALIAS => Malformed::ZeroTopicAlias,
@@ -235,7 +235,7 @@ impl Value for NonZeroU16 {
 }
 
 impl Value for NonZeroU32 {
-    fn read(reader: &mut Reader, id: u8) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'_>, id: u8) -> Result<Self, Malformed> {
         Self::new(reader.u32()?).ok_or(Malformed::PropertyValue(id))
     }
 
@@ -245,7 +245,7 @@ impl Value for NonZeroU32 {
 }
 
 impl Value for SubscriptionId {
-    fn read(reader: &mut Reader, id: u8) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'_>, id: u8) -> Result<Self, Malformed> {
         Self::new(reader.variable_byte_integer()?).ok_or(Malformed::PropertyValue(id))
     }
 
@@ -255,7 +255,7 @@ impl Value for SubscriptionId {
 }
 
 impl Value for Utf8String {
-    fn read(reader: &mut Reader, _: u8) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'_>, _: u8) -> Result<Self, Malformed> {
         reader.text()
     }
 
@@ -266,7 +266,7 @@ impl Value for Utf8String {
 
 /// The response topic `[MQTT5-3.3.2-14]`.
 impl Value for TopicName {
-    fn read(reader: &mut Reader, _: u8) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'_>, _: u8) -> Result<Self, Malformed> {
         let text = reader.text()?;
         Self::new(text.into_inner()).map_err(Malformed::ResponseTopic)
     }
@@ -277,7 +277,7 @@ impl Value for TopicName {
 }
 
 impl Value for BinaryData {
-    fn read(reader: &mut Reader, _: u8) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'_>, _: u8) -> Result<Self, Malformed> {
         reader.binary()
     }
 
@@ -287,7 +287,7 @@ impl Value for BinaryData {
 }
 
 impl Value for Secret {
-    fn read(reader: &mut Reader, _: u8) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'_>, _: u8) -> Result<Self, Malformed> {
         reader.secret()
     }
 
@@ -300,7 +300,7 @@ impl Value for Secret {
 pub type UserProperty = (Utf8String, Utf8String);
 
 impl Value for UserProperty {
-    fn read(reader: &mut Reader, _: u8) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'_>, _: u8) -> Result<Self, Malformed> {
         Ok((reader.text()?, reader.text()?))
     }
 
@@ -313,14 +313,14 @@ impl Value for UserProperty {
 /// A place for a property that may stand once, or many times.
 trait Place {
     const EMPTY: Self;
-    fn read(&mut self, reader: &mut Reader, id: u8) -> Result<(), Malformed>;
+    fn read(&mut self, reader: &mut Reader<'_>, id: u8) -> Result<(), Malformed>;
     fn write(&self, out: &mut Vec<u8>, id: u8);
 }
 
 impl<V: Value> Place for Option<V> {
     const EMPTY: Self = None;
 
-    fn read(&mut self, reader: &mut Reader, id: u8) -> Result<(), Malformed> {
+    fn read(&mut self, reader: &mut Reader<'_>, id: u8) -> Result<(), Malformed> {
         if self.is_some() {
             return Err(Malformed::RepeatedProperty(id));
         }
@@ -339,7 +339,7 @@ impl<V: Value> Place for Option<V> {
 impl<V: Value> Place for Vec<V> {
     const EMPTY: Self = Self::new();
 
-    fn read(&mut self, reader: &mut Reader, id: u8) -> Result<(), Malformed> {
+    fn read(&mut self, reader: &mut Reader<'_>, id: u8) -> Result<(), Malformed> {
         if self.len() >= MAX_USER_PROPERTIES {
             return Err(Malformed::TooManyUserProperties);
         }
@@ -375,7 +375,7 @@ macro_rules! properties {
             }
 
             #[allow(private_interfaces, reason = "the trait is sealed")]
-            fn read_one(&mut self, id: u8, reader: &mut Reader) -> Result<(), Malformed> {
+            fn read_one(&mut self, id: u8, reader: &mut Reader<'_>) -> Result<(), Malformed> {
                 match id {
                     $($id => self.$field.read(reader, id),)*
                     0x26 => Place::read(&mut self.user_properties, reader, id),

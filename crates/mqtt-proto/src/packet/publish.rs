@@ -137,7 +137,7 @@ pub struct Publish {
 impl Publish {
     pub(super) fn decode(
         flags: u8,
-        mut reader: Reader,
+        mut reader: Reader<'_>,
         version: Version,
     ) -> Result<Self, Malformed> {
         let qos = QoS::from_bits(flags >> 1 & 3).ok_or(Malformed::QoS)?;

@@ -121,7 +121,7 @@ impl SubscribeOptions {
 }
 
 impl Subscribe {
-    pub(super) fn decode(reader: &mut Reader, version: Version) -> Result<Self, Malformed> {
+    pub(super) fn decode(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         let packet_id = reader.packet_id()?;
         let properties = Properties::read(reader, version)?;
         let mut filters = Vec::new();
@@ -174,7 +174,7 @@ pub struct SubAck {
 }
 
 impl SubAck {
-    pub(super) fn decode(reader: &mut Reader, version: Version) -> Result<Self, Malformed> {
+    pub(super) fn decode(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         const V3: &[ReasonCode] = &[
             ReasonCode::SUCCESS,
             ReasonCode::GRANTED_QOS_1,
@@ -229,7 +229,7 @@ impl SubAck {
 
 /// The reason codes to the end of the packet.
 pub(super) fn read_codes(
-    reader: &mut Reader,
+    reader: &mut Reader<'_>,
     codes: &[ReasonCode],
 ) -> Result<Vec<ReasonCode>, Malformed> {
     let mut read = Vec::new();

@@ -27,7 +27,7 @@ pub struct Unsubscribe {
 }
 
 impl Unsubscribe {
-    pub(super) fn decode(reader: &mut Reader, version: Version) -> Result<Self, Malformed> {
+    pub(super) fn decode(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         let packet_id = reader.packet_id()?;
         let properties = Properties::read(reader, version)?;
         let mut filters = Vec::new();
@@ -72,7 +72,7 @@ pub struct UnsubAck {
 }
 
 impl UnsubAck {
-    pub(super) fn decode(reader: &mut Reader, version: Version) -> Result<Self, Malformed> {
+    pub(super) fn decode(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         const CODES: &[ReasonCode] = &[
             ReasonCode::SUCCESS,
             ReasonCode::NO_SUBSCRIPTION_EXISTED,

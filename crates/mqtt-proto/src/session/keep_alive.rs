@@ -15,9 +15,14 @@ pub(super) struct KeepAlive {
     next: Option<Instant>,
     sent: bool,
     received: bool,
+    /// Bytes received since the last look.
+    bytes: usize,
     /// A PINGREQ went out and nothing has come since.
     probing: bool,
 }
+
+/// So many bytes of an incomplete packet between two looks count as something received.
+const PROGRESS: usize = 1024;
 
 /// What a look finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,7 @@ impl KeepAlive {
             next,
             sent: true,
             received: true,
+            bytes: 0,
             probing: false,
         }
     }
@@ -49,6 +55,13 @@ impl KeepAlive {
         self.probing = false;
     }
 
+    pub(super) fn bytes_received(&mut self, n: usize) {
+        self.bytes = self.bytes.saturating_add(n);
+        if self.bytes >= PROGRESS {
+            self.received();
+        }
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.next
     }
@@ -58,6 +71,7 @@ impl KeepAlive {
             return Tick::Quiet;
         }
         self.next = Some(now + self.half);
+        self.bytes = 0;
         if self.probing {
             self.next = None;
             return Tick::Dead {
@@ -115,6 +129,29 @@ mod tests {
             keep_alive.sent();
             keep_alive.received();
             assert_eq!(ticks(&mut keep_alive, &mut now, 1), [Tick::Quiet]);
+        }
+    }
+
+    #[test]
+    fn a_large_packet_keeps_the_server_alive_and_a_trickle_does_not() {
+        for (bytes, last) in [
+            (PROGRESS, Tick::Quiet),
+            (
+                PROGRESS - 1,
+                Tick::Dead {
+                    keep_alive: HALF * 2,
+                },
+            ),
+        ] {
+            let mut now = Instant::now();
+            let mut keep_alive = KeepAlive::start(HALF * 2, now);
+            let mut seen = Tick::Quiet;
+            for _ in 0..3 {
+                keep_alive.sent();
+                keep_alive.bytes_received(bytes);
+                seen = ticks(&mut keep_alive, &mut now, 1)[0];
+            }
+            assert_eq!(seen, last, "{bytes}");
         }
     }
 

@@ -43,7 +43,7 @@ mod sending;
 use keep_alive::{KeepAlive, Tick};
 pub use limits::Limits;
 pub use receiving::AckId;
-use receiving::Receiving;
+use receiving::{Arrival, Receiving};
 use sending::{Awaiting, Sending, Step};
 
 /// What the session holds itself to, beyond what CONNECT says.
@@ -300,6 +300,12 @@ impl<T> Session<T> {
         result
     }
 
+    /// Bytes came, whether or not they complete a packet: a large packet on a slow line is a sign of
+    /// life too. One that trickles in at less than 1 KiB in half a keep-alive is not.
+    pub fn bytes_received(&mut self, n: usize) {
+        self.keep_alive.bytes_received(n);
+    }
+
     /// The time of [`next_deadline`](Self::next_deadline) came. An error means that the peer is
     /// gone: close the connection.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ProtocolError> {
@@ -542,10 +548,19 @@ impl<T> Session<T> {
 
     fn on_packet(&mut self, packet: Packet) -> Result<Option<Event<T>>, ProtocolError> {
         match packet {
-            Packet::Publish(publish) => {
-                let accepted = self.receiving.on_publish(publish)?;
-                self.flush_acks();
-                Ok(accepted.map(|(message, ack, dup)| Event::Message { message, ack, dup }))
+            Packet::Publish(mut publish) => {
+                let arrival = self.receiving.on_publish(&mut publish)?;
+                if publish.packet_id.is_some() {
+                    self.flush_acks();
+                }
+                Ok(match arrival {
+                    Arrival::New(ack) => Some(Event::Message {
+                        message: publish.message,
+                        ack,
+                        dup: publish.dup,
+                    }),
+                    Arrival::Repeat => None,
+                })
             }
             Packet::PubAck(ack) => self.on_ack(PacketType::PubAck, ack),
             Packet::PubRec(ack) => self.on_ack(PacketType::PubRec, ack),

@@ -30,6 +30,15 @@ pub struct AckId {
     arrival: u64,
 }
 
+/// What a PUBLISH brings.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// A message for the application, which it acknowledges by this name above QoS 0.
+    New(Option<AckId>),
+    /// One it has already.
+    Repeat,
+}
+
 /// A PUBLISH of this connection that is owed a PUBACK or PUBREC.
 #[derive(Debug)]
 struct Owed {
@@ -90,23 +99,18 @@ impl Receiving {
         self.topic_alias_maximum = connect.properties.topic_alias_maximum.unwrap_or(0);
     }
 
-    /// A PUBLISH came; `None` if the application has the message already.
-    pub(super) fn on_publish(
-        &mut self,
-        publish: Publish,
-    ) -> Result<Option<(Message, Option<AckId>, bool)>, ProtocolError> {
-        let Publish {
-            mut message,
-            packet_id,
-            dup,
-        } = publish;
-        if !message.properties.is_empty() {
-            self.resolve_alias(&mut message)?;
+    /// A PUBLISH came: puts in the topic an alias stands for, and says whether the message is for
+    /// the application or a repeat it has already.
+    ///
+    /// The packet stays where it is, since moving it about costs more than all else here.
+    pub(super) fn on_publish(&mut self, publish: &mut Publish) -> Result<Arrival, ProtocolError> {
+        if !publish.message.properties.is_empty() {
+            self.resolve_alias(&mut publish.message)?;
         }
-        let Some(packet_id) = packet_id else {
-            return Ok(Some((message, None, dup)));
+        let Some(packet_id) = publish.packet_id else {
+            return Ok(Arrival::New(None));
         };
-        let qos = message.qos;
+        let qos = publish.message.qos;
         let arrival = self.next_arrival();
         if qos == QoS::ExactlyOnce
             && let Some(state) = self.exactly_once.get_mut(&packet_id)
@@ -114,7 +118,7 @@ impl Receiving {
             // A repeat `[MQTT5-4.3.3-10]` `[MQTT3-4.3.3-2]`: acknowledged again, not delivered again.
             let ready = match state {
                 ExactlyOnce::Released => Some(ReasonCode::SUCCESS),
-                ExactlyOnce::Held { owed: Some(_), .. } => return Ok(None),
+                ExactlyOnce::Held { owed: Some(_), .. } => return Ok(Arrival::Repeat),
                 ExactlyOnce::Held { owed, taken, .. } => {
                     *owed = Some(arrival);
                     *taken
@@ -125,7 +129,7 @@ impl Receiving {
                 qos,
                 ready,
             })?;
-            return Ok(None);
+            return Ok(Arrival::Repeat);
         }
         if self.open() >= usize::from(self.receive_maximum) {
             return Err(ProtocolError::ReceiveMaximumExceeded {
@@ -148,15 +152,11 @@ impl Receiving {
             }
             QoS::AtMostOnce | QoS::AtLeastOnce => self.at_least_once += 1,
         }
-        Ok(Some((
-            message,
-            Some(AckId {
-                packet_id,
-                qos,
-                arrival,
-            }),
-            dup,
-        )))
+        Ok(Arrival::New(Some(AckId {
+            packet_id,
+            qos,
+            arrival,
+        })))
     }
 
     /// The application has taken a message.
