@@ -1,0 +1,30 @@
+//! A pool in numbers.
+
+use std::fmt;
+
+/// A pool in numbers, at one moment. While others use the pool they need not add up exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// The members there are, idle and leased. One that is still being connected, or already
+    /// being closed, is not among them.
+    pub size: usize,
+    /// The members that lie idle.
+    pub idle: usize,
+    /// The members that are leased.
+    pub in_use: usize,
+    /// The calls of [`get`](crate::Pool::get) without an answer yet, those that connect included.
+    pub waiting: usize,
+    /// The members there may be.
+    pub max_size: usize,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} idle, {} in use, {} waiting, at most {}",
+            self.idle, self.in_use, self.waiting, self.max_size
+        )
+    }
+}
