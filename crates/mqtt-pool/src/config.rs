@@ -142,6 +142,13 @@ impl PoolConfig {
         self.max_idle = self.max_idle.min(max_size);
         self
     }
+
+    /// Sets [`max_idle`](Self::max_idle).
+    #[must_use]
+    pub fn with_max_idle(mut self, max_idle: usize) -> Self {
+        self.max_idle = max_idle;
+        self
+    }
 }
 
 macro_rules! setters {
@@ -150,8 +157,8 @@ macro_rules! setters {
             $(
                 #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
                 #[must_use]
-                pub fn $setter(mut self, $field: $type) -> Self {
-                    self.$field = $field;
+                pub fn $setter(mut self, $field: impl Into<$type>) -> Self {
+                    self.$field = $field.into();
                     self
                 }
             )*
@@ -160,7 +167,6 @@ macro_rules! setters {
 }
 
 setters! {
-    with_max_idle max_idle: usize,
     with_idle_timeout idle_timeout: Limit,
     with_max_lifetime max_lifetime: Limit,
     with_lifetime_jitter lifetime_jitter: f64,

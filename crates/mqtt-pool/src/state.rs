@@ -72,7 +72,11 @@ impl State {
 
     /// Waits until no member is being closed.
     pub(crate) async fn quiet(&self) {
-        let _ = self.closing.subscribe().wait_for(|closing| *closing == 0).await;
+        let _ = self
+            .closing
+            .subscribe()
+            .wait_for(|closing| *closing == 0)
+            .await;
     }
 }
 
