@@ -1,0 +1,10 @@
+//! The pool against a server that counts, in virtual time.
+
+mod acquiring;
+mod closing;
+mod configuring;
+mod idling;
+mod leasing;
+mod living;
+mod server;
+mod slots;

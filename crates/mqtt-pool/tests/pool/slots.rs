@@ -1,0 +1,78 @@
+//! The numbers of live members. The server itself asserts that no two share one.
+
+use crate::server::{Mood, Server, seconds, settle};
+
+#[tokio::test(start_paused = true)]
+async fn the_lowest_free_slot_comes_first() {
+    let server = Server::default();
+    let pool = server.pool(|config| config);
+    let mut leases = Vec::new();
+    for slot in 0..5 {
+        leases.push(pool.get().await.unwrap());
+        assert_eq!(leases[slot].slot, u32::try_from(slot).unwrap());
+    }
+    leases.remove(3).discard();
+    leases.remove(1).discard();
+    settle().await;
+    assert_eq!(pool.get().await.unwrap().slot, 1);
+    let _one = pool.get().await.unwrap();
+    assert_eq!(pool.get().await.unwrap().slot, 3);
+    let _three = pool.get().await.unwrap();
+    assert_eq!(pool.get().await.unwrap().slot, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closing_member_keeps_its_slot() {
+    let server = Server::default();
+    server.set_close(Mood::Takes(seconds(2)));
+    let pool = server.pool(|config| config.with_max_size(1));
+    pool.get().await.unwrap().discard();
+    settle().await;
+    let successor = pool.get().await.unwrap();
+    assert_eq!(successor.slot, 1);
+    tokio::time::sleep(seconds(2)).await;
+    assert_eq!(server.goodbyes(), 1);
+    successor.discard();
+    settle().await;
+    assert_eq!(pool.get().await.unwrap().slot, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_without_an_end_frees_the_slot_in_time() {
+    let server = Server::default();
+    server.set_close(Mood::Hangs);
+    let pool = server.pool(|config| config.with_close_timeout(seconds(3)));
+    pool.get().await.unwrap().discard();
+    tokio::time::sleep(seconds(4)).await;
+    assert_eq!((server.live(), server.goodbyes()), (0, 0));
+    assert_eq!(pool.get().await.unwrap().slot, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connecting_together_they_are_unique() {
+    let server = Server::default();
+    server.set_connect(Mood::Takes(seconds(1)));
+    let pool = server.pool(|config| config.with_max_size(8));
+    let leases = futures_util::future::join_all((0..8).map(|_| pool.get())).await;
+    let mut slots: Vec<u32> = leases
+        .iter()
+        .map(|lease| lease.as_ref().unwrap().slot)
+        .collect();
+    slots.sort_unstable();
+    assert_eq!(slots, [0, 1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_or_panicked_connect_frees_its_slot() {
+    let server = Server::default();
+    let pool = server.pool(|config| config.with_max_size(1));
+    server.set_connect(Mood::Refuses);
+    pool.get().await.unwrap_err();
+    server.set_connect(Mood::Panics);
+    let getter = pool.clone();
+    let panicked = tokio::spawn(async move { drop(getter.get().await) }).await;
+    assert!(panicked.unwrap_err().is_panic());
+    server.set_connect(Mood::Prompt);
+    assert_eq!(pool.get().await.unwrap().slot, 0);
+    assert_eq!(pool.status().waiting, 0);
+}
