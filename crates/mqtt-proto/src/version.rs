@@ -2,7 +2,10 @@ use std::fmt;
 
 /// The version of MQTT spoken on a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[allow(
+    clippy::exhaustive_enums,
+    reason = "each version is a decision for whoever matches"
+)]
 pub enum Version {
     /// MQTT 3.1.1 (protocol level 4).
     V3,

@@ -33,10 +33,11 @@ impl Peer for Core {
     }
 
     fn convert(&self, packet: &Packet) -> Result<theirs::Packet, Cannot> {
-        if let Packet::Connect(connect) = packet {
-            if connect.password.is_some() && connect.user_name.is_none() {
-                return Err(Cannot::PasswordAlone);
-            }
+        if let Packet::Connect(connect) = packet
+            && connect.password.is_some()
+            && connect.user_name.is_none()
+        {
+            return Err(Cannot::PasswordAlone);
         }
         Ok(match self.0 {
             Version::V5 => to_v5(packet),
