@@ -2,7 +2,10 @@
 //!
 //! A test reads as a conversation: what the server expects, what it answers. It keeps no state and
 //! no rules of its own, so it can misbehave in every way a test wants to see survived.
-#![allow(clippy::wildcard_enum_match_arm, reason = "whatever else comes fails the test")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else comes fails the test"
+)]
 
 use std::{fmt::Debug, time::Duration};
 
@@ -228,6 +231,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Debug> ScriptedServer<S> {
             dup: false,
         }))
         .await;
+    }
+
+    /// Answers requests as a server would that wants nothing itself, until the client leaves.
+    ///
+    /// Returns the messages the client published, in the order of their first arrival.
+    pub async fn serve(&mut self) -> Vec<Message> {
+        let mut published = Vec::new();
+        while let Some(packet) = self.next().await {
+            match packet {
+                Packet::Publish(publish) => {
+                    match (publish.message.qos, publish.packet_id) {
+                        (QoS::AtLeastOnce, Some(id)) => self.puback(id).await,
+                        (QoS::ExactlyOnce, Some(id)) => {
+                            self.send(Packet::PubRec(Ack::new(id))).await
+                        }
+                        _ => {}
+                    }
+                    if !publish.dup {
+                        published.push(publish.message);
+                    }
+                }
+                Packet::PubRel(ack) => self.send(Packet::PubComp(Ack::new(ack.packet_id))).await,
+                Packet::Subscribe(subscribe) => {
+                    let grants = vec![ReasonCode::SUCCESS; subscribe.filters.len()];
+                    self.suback(subscribe.packet_id, grants).await;
+                }
+                Packet::Unsubscribe(unsubscribe) => {
+                    self.unsuback(unsubscribe.packet_id, unsubscribe.filters.len())
+                        .await;
+                }
+                Packet::PingReq => self.send(Packet::PingResp).await,
+                Packet::Disconnect(_) => break,
+                _ => {}
+            }
+        }
+        published
     }
 
     /// The stream, to treat as one likes.
