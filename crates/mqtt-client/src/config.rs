@@ -1,0 +1,272 @@
+//! How a session is opened and what it may use, as a plain struct.
+
+use std::{num::NonZeroU16, num::NonZeroU32, time::Duration};
+
+use mqtt_pool::{ConfigErrors, Limit};
+use mqtt_proto::{
+    Secret, SessionOptions, Utf8String, Version,
+    codec::MAX_PACKET_SIZE,
+    packet::{Connect, Will},
+};
+
+/// Options of a session.
+///
+/// Begin with [`SessionConfig::new`] and change what differs; [`validate`](Self::validate) reports
+/// everything that is wrong at once.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SessionConfig {
+    /// The version to speak. Default 5.0.
+    pub version: Version,
+    /// The client identifier: the name of the session. Sessions of a pool append `-` and a number,
+    /// since a server that sees a name twice closes the older connection `[MQTT5-3.1.4-3]`. Empty
+    /// lets the server choose.
+    pub client_id: String,
+    /// Whether to begin a new session. Default true.
+    pub clean_start: bool,
+    /// How long a 5.0 server keeps the session after its connection: not at all by default, and
+    /// `Never` expires never. In whole seconds. In 3.1.1 a session without clean start is kept.
+    pub session_expiry: Limit,
+    /// The longest silence: an idle session pings, and a server from which nothing comes is given
+    /// up after one and a half times this. In whole seconds, at most 65,535; zero switches it off,
+    /// and a dead peer then goes unnoticed. Default 30 s.
+    pub keep_alive: Duration,
+    /// What the server publishes if the connection ends without DISCONNECT.
+    pub will: Option<Will>,
+    /// User name.
+    pub user_name: Option<String>,
+    /// Password; never printed.
+    pub password: Option<Secret>,
+    /// The most QoS 1 and 2 messages a server may have unacknowledged by us. Default 1,024 in 5.0,
+    /// which bounds what a stopped reader makes the session hold. A 3.1.1 server cannot be told;
+    /// one that exceeds a number set here is disconnected, so the default there is 65,535.
+    pub receive_maximum: Option<u16>,
+    /// The largest packet taken, in bytes. Default 1 MiB: above what the public services allow,
+    /// and small enough for thousands of sessions in a process.
+    pub max_packet_size: u32,
+    /// The most QoS 1 and 2 publishes of ours open at a time; a 5.0 server may lower it.
+    /// Default 100: what the strictest public services take from a 3.1.1 client. Throughput is at
+    /// most this many messages per round trip.
+    pub max_in_flight: u16,
+    /// Publishes wait while so many bytes are unwritten. Default 64 KiB: more adds delay, not
+    /// throughput. A second buffer of this size may be on its way into the socket.
+    pub max_unsent_bytes: usize,
+    /// How long dialling may take, from resolving the name. Default 3 s.
+    pub connect_timeout: Duration,
+    /// How long the server may take to answer CONNECT. Default 5 s.
+    pub connack_timeout: Duration,
+    /// How long a write may make no progress. Default 10 s: a server that reads nothing for so
+    /// long while it is sent something is as good as gone.
+    pub write_timeout: Duration,
+    /// How long [`Session::disconnect`](crate::Session::disconnect) and a pool wait for
+    /// acknowledgements before DISCONNECT. Default 250 ms.
+    pub quiesce: Duration,
+    /// Whether to go on with a session that the server kept from an earlier process. Default
+    /// false: the specification asks to disconnect then `[MQTT5-3.2.2-4]`, since what was in
+    /// flight is unknown.
+    pub adopt_session: bool,
+}
+
+impl SessionConfig {
+    /// The defaults, with this client identifier.
+    pub fn new(client_id: impl Into<String>) -> Self {
+        Self {
+            version: Version::V5,
+            client_id: client_id.into(),
+            clean_start: true,
+            session_expiry: Limit::After(Duration::ZERO),
+            keep_alive: Duration::from_secs(30),
+            will: None,
+            user_name: None,
+            password: None,
+            receive_maximum: None,
+            max_packet_size: 1024 * 1024,
+            max_in_flight: 100,
+            max_unsent_bytes: 64 * 1024,
+            connect_timeout: Duration::from_secs(3),
+            connack_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(10),
+            quiesce: Duration::from_millis(250),
+            adopt_session: false,
+        }
+    }
+
+    /// Everything that is wrong with the options, at once.
+    pub fn validate(&self) -> Result<(), ConfigErrors> {
+        self.connect().map(|_| ())
+    }
+
+    /// The core's options.
+    pub(crate) fn options(&self) -> SessionOptions {
+        SessionOptions::default()
+            .with_max_in_flight(self.max_in_flight)
+            .with_max_unsent_bytes(self.max_unsent_bytes)
+            .with_connack_timeout(self.connack_timeout)
+            .with_adopt_session(self.adopt_session)
+    }
+
+    /// The CONNECT these options describe.
+    pub(crate) fn connect(&self) -> Result<Connect, ConfigErrors> {
+        let mut errors = ConfigErrors::default();
+        let mut text = |path: &'static str, text: &str| {
+            Utf8String::new(text.to_owned()).unwrap_or_else(|error| {
+                let rule = "at most 65535 bytes of UTF-8 without U+0000";
+                errors.push(path, error, rule, "shorten it or remove the character");
+                Utf8String::EMPTY
+            })
+        };
+        let client_id = text("session.client_id", &self.client_id);
+        let user_name = self
+            .user_name
+            .as_ref()
+            .map(|name| text("session.user_name", name));
+
+        let keep_alive = u16::try_from(self.keep_alive.as_secs())
+            .ok()
+            .filter(|_| self.keep_alive.subsec_nanos() == 0);
+        if keep_alive.is_none() {
+            let rule = "whole seconds, at most 65535 s";
+            errors.push(
+                "session.keep_alive",
+                format!("{:?}", self.keep_alive),
+                rule,
+                "30 s suits most networks",
+            );
+        }
+        let expiry = match self.session_expiry {
+            Limit::Never => Some(u32::MAX),
+            Limit::After(after) => u32::try_from(after.as_secs())
+                .ok()
+                .filter(|_| after.subsec_nanos() == 0),
+        };
+        if expiry.is_none() {
+            let rule = "whole seconds, at most 4294967294 s, or never";
+            errors.push(
+                "session.session_expiry",
+                self.session_expiry,
+                rule,
+                "0 s ends the session with its connection",
+            );
+        }
+        if !(16..=MAX_PACKET_SIZE).contains(&self.max_packet_size) {
+            let rule = "16 to 268435460 bytes";
+            errors.push(
+                "session.max_packet_size",
+                self.max_packet_size,
+                rule,
+                "1 MiB is the default",
+            );
+        }
+        if self.receive_maximum == Some(0) {
+            errors.push(
+                "session.receive_maximum",
+                0,
+                "1 to 65535",
+                "1 makes the server send one at a time",
+            );
+        }
+        if self.max_in_flight == 0 {
+            errors.push(
+                "session.max_in_flight",
+                0,
+                "1 to 65535",
+                "1 sends one at a time",
+            );
+        }
+        if self.max_unsent_bytes == 0 {
+            errors.push(
+                "session.max_unsent_bytes",
+                0,
+                "at least 1",
+                "64 KiB is the default",
+            );
+        }
+        for (path, timeout) in [
+            ("session.connect_timeout", self.connect_timeout),
+            ("session.connack_timeout", self.connack_timeout),
+            ("session.write_timeout", self.write_timeout),
+        ] {
+            if timeout.is_zero() {
+                errors.push(
+                    path,
+                    "0s",
+                    "more than zero",
+                    "ask for a long time instead of none",
+                );
+            }
+        }
+        if self.version == Version::V3 {
+            if self.client_id.is_empty() && !self.clean_start {
+                let hint = "name the session or set clean_start";
+                errors.push(
+                    "session.client_id",
+                    "\"\"",
+                    "not empty without clean_start in MQTT 3.1.1",
+                    hint,
+                );
+            }
+            if self.password.is_some() && self.user_name.is_none() {
+                let rule = "needs a user name in MQTT 3.1.1";
+                errors.push(
+                    "session.password",
+                    "[redacted]",
+                    rule,
+                    "set session.user_name",
+                );
+            }
+        }
+        errors.into_result()?;
+
+        let mut connect = Connect::new(self.version, client_id).unwrap_or_else(|never| {
+            unreachable!("an MQTT string is one: {never}");
+        });
+        connect.clean_start = self.clean_start;
+        connect.keep_alive = keep_alive.unwrap_or_default();
+        connect.will = self.will.clone().map(Box::new);
+        connect.user_name = user_name;
+        connect.password = self.password.clone();
+        if expiry != Some(0) {
+            connect.properties.session_expiry_interval = expiry;
+        }
+        let receive_maximum = self.receive_maximum.unwrap_or(match self.version {
+            Version::V5 => 1_024,
+            Version::V3 => u16::MAX,
+        });
+        connect.properties.receive_maximum = NonZeroU16::new(receive_maximum);
+        connect.properties.maximum_packet_size = NonZeroU32::new(self.max_packet_size);
+        Ok(connect)
+    }
+}
+
+macro_rules! setters {
+    ($($with:ident $name:ident: $type:ty,)*) => {
+        impl SessionConfig {$(
+            #[doc = concat!("With this [`", stringify!($name), "`](Self::", stringify!($name), ").")]
+            #[must_use]
+            pub fn $with(mut self, $name: impl Into<$type>) -> Self {
+                self.$name = $name.into();
+                self
+            }
+        )*}
+    };
+}
+
+setters! {
+    with_version version: Version,
+    with_client_id client_id: String,
+    with_clean_start clean_start: bool,
+    with_session_expiry session_expiry: Limit,
+    with_keep_alive keep_alive: Duration,
+    with_will will: Option<Will>,
+    with_user_name user_name: Option<String>,
+    with_password password: Option<Secret>,
+    with_receive_maximum receive_maximum: Option<u16>,
+    with_max_packet_size max_packet_size: u32,
+    with_max_in_flight max_in_flight: u16,
+    with_max_unsent_bytes max_unsent_bytes: usize,
+    with_connect_timeout connect_timeout: Duration,
+    with_connack_timeout connack_timeout: Duration,
+    with_write_timeout write_timeout: Duration,
+    with_quiesce quiesce: Duration,
+    with_adopt_session adopt_session: bool,
+}

@@ -1,0 +1,239 @@
+//! Opening sessions: dial, CONNECT, CONNACK, and the task that drives what comes after.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use mqtt_pool::ConfigErrors;
+use mqtt_proto::{
+    DecodeError, Decoder, Event, ProtocolError,
+    packet::{ConnAck, Connect},
+};
+use mqtt_transport::{Conn, ConnectDeadline, Connector, Endpoint, WriteDeadline};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
+use tower_service::Service;
+
+use crate::{
+    config::SessionConfig,
+    driver::Driver,
+    error::{ConnectCause, ConnectError},
+    session::Session,
+    shared::{Core, Shared},
+};
+
+/// Opens sessions, over any service that makes connections.
+///
+/// As a [`Service`] it takes the [`Endpoint`] to connect to. Must be called within a tokio
+/// runtime, which gets one task for each session. Dropping its future closes what was dialled.
+#[derive(Clone, Debug)]
+pub struct SessionConnector<C = ConnectDeadline<Connector>> {
+    connector: C,
+    config: Arc<SessionConfig>,
+    connect: Arc<Connect>,
+}
+
+impl SessionConnector {
+    /// Dials by the scheme of the endpoint, within the configured `connect_timeout`.
+    pub fn new(config: SessionConfig) -> Result<Self, ConfigErrors> {
+        let connector = ConnectDeadline::new(Connector::default(), config.connect_timeout);
+        Self::with_connector(connector, config)
+    }
+}
+
+impl<C> SessionConnector<C> {
+    /// Dials with this service. `connect_timeout` is then its business.
+    pub fn with_connector(connector: C, config: SessionConfig) -> Result<Self, ConfigErrors> {
+        let connect = Arc::new(config.connect()?);
+        Ok(Self {
+            connector,
+            config: Arc::new(config),
+            connect,
+        })
+    }
+
+    /// The options of the sessions it opens.
+    pub fn config(&self) -> &SessionConfig {
+        &self.config
+    }
+
+    /// The same, with another client identifier.
+    pub(crate) fn with_client_id(&self, client_id: String) -> Result<Self, ConfigErrors>
+    where
+        C: Clone,
+    {
+        let config = SessionConfig {
+            client_id,
+            ..(*self.config).clone()
+        };
+        Self::with_connector(self.connector.clone(), config)
+    }
+}
+
+impl<C> SessionConnector<C>
+where
+    C: Service<Endpoint, Response: Conn, Error = mqtt_transport::ConnectError, Future: Send>
+        + Clone
+        + Send,
+{
+    /// Opens a session.
+    pub async fn connect(&self, endpoint: Endpoint) -> Result<Session, ConnectError> {
+        let mut connector = self.connector.clone();
+        let failed = |cause| ConnectError {
+            endpoint: endpoint.clone(),
+            cause,
+        };
+        std::future::poll_fn(|cx| connector.poll_ready(cx))
+            .await
+            .map_err(|error| failed(ConnectCause::Dial(error)))?;
+        let dialled = connector.call(endpoint.clone());
+        open(dialled, &self.config, &self.connect, &endpoint)
+            .await
+            .map_err(failed)
+    }
+}
+
+impl<C> Service<Endpoint> for SessionConnector<C>
+where
+    C: Service<
+            Endpoint,
+            Response: Conn,
+            Error = mqtt_transport::ConnectError,
+            Future: Send + 'static,
+        >,
+{
+    type Response = Session;
+    type Error = ConnectError;
+    type Future = ConnectFuture;
+
+    /// Ready when the service below is: a limit on dials is a limit on sessions being opened.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        // The endpoint is not known yet; connectors are not refused before it is.
+        self.connector.poll_ready(cx).map_err(|error| ConnectError {
+            endpoint: error.endpoint().clone(),
+            cause: ConnectCause::Dial(error),
+        })
+    }
+
+    fn call(&mut self, endpoint: Endpoint) -> ConnectFuture {
+        let dialled = self.connector.call(endpoint.clone());
+        let (config, connect) = (self.config.clone(), self.connect.clone());
+        ConnectFuture(Box::pin(async move {
+            open(dialled, &config, &connect, &endpoint)
+                .await
+                .map_err(|cause| ConnectError { endpoint, cause })
+        }))
+    }
+}
+
+/// The future of [`SessionConnector`] as a service.
+#[must_use = "a connect does nothing until polled"]
+pub struct ConnectFuture(Pin<Box<dyn Future<Output = Result<Session, ConnectError>> + Send>>);
+
+impl Future for ConnectFuture {
+    type Output = Result<Session, ConnectError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl std::fmt::Debug for ConnectFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectFuture").finish_non_exhaustive()
+    }
+}
+
+/// Dials, shakes hands and hands over to the driver.
+async fn open<C: Conn>(
+    dialled: impl Future<Output = Result<C, mqtt_transport::ConnectError>>,
+    config: &SessionConfig,
+    connect: &Connect,
+    endpoint: &Endpoint,
+) -> Result<Session, ConnectCause> {
+    let conn = dialled.await.map_err(ConnectCause::Dial)?;
+    let info = conn.info().clone();
+    let mut conn = WriteDeadline::new(conn, config.write_timeout);
+    let mut core = Core::new(config.options());
+    let now = Instant::now();
+    core.connect(connect.clone(), now.into_std())
+        .map_err(ConnectCause::Options)?;
+    let mut decoder = Decoder::new(connect.version, config.max_packet_size);
+    let deadline = now + config.connack_timeout;
+    let (connack, input) =
+        tokio::time::timeout_at(deadline, shake_hands(&mut conn, &mut core, &mut decoder))
+            .await
+            .unwrap_or_else(|_| {
+                let error = ProtocolError::ConnAckTimeout {
+                    timeout: config.connack_timeout,
+                };
+                Err(ConnectCause::Protocol(error))
+            })?;
+    tracing::info!(%endpoint, client_id = %connect.client_id, resumed = connack.session_present, "session opened");
+    let shared = Arc::new(Shared::new(endpoint.clone(), core));
+    tokio::spawn(Driver::new(conn, shared.clone(), decoder, input));
+    Ok(Session::new(shared, connack, info, config.quiesce))
+}
+
+/// CONNECT to CONNACK. Returns what came behind the CONNACK too.
+async fn shake_hands<C: Conn>(
+    conn: &mut C,
+    core: &mut Core,
+    decoder: &mut Decoder,
+) -> Result<(ConnAck, Bytes), ConnectCause> {
+    let result = exchange(conn, core, decoder).await;
+    if result.is_err() {
+        // In 5.0 the server is told why, if the connection still takes it [MQTT5 4.13.1].
+        let mut out = core.take_outbound(Default::default());
+        if conn.write_all_buf(&mut out).await.is_ok() {
+            let _ = conn.shutdown().await;
+        }
+    }
+    result
+}
+
+async fn exchange<C: Conn>(
+    conn: &mut C,
+    core: &mut Core,
+    decoder: &mut Decoder,
+) -> Result<(ConnAck, Bytes), ConnectCause> {
+    let mut out = core.take_outbound(Default::default());
+    conn.write_all_buf(&mut out)
+        .await
+        .map_err(ConnectCause::Io)?;
+    conn.flush().await.map_err(ConnectCause::Io)?;
+    let mut read = BytesMut::with_capacity(READ_SIZE);
+    loop {
+        if conn.read_buf(&mut read).await.map_err(ConnectCause::Io)? == 0 {
+            return Err(ConnectCause::Closed);
+        }
+        let mut input = read.split().freeze();
+        while let Some(packet) = decoder
+            .decode(&mut input)
+            .map_err(|error| malformed(core, error))?
+        {
+            let event = core
+                .handle_packet(packet, Instant::now().into_std())
+                .map_err(ConnectCause::Protocol)?;
+            match event {
+                Some(Event::Connected(connected)) => return Ok((connected.connack, input)),
+                Some(Event::Refused(connack)) => return Err(ConnectCause::Refused(connack)),
+                _ => {}
+            }
+        }
+        read.reserve(READ_SIZE);
+    }
+}
+
+/// A CONNACK with all its properties is smaller; it is freed when the session is open.
+const READ_SIZE: usize = 1024;
+
+fn malformed(core: &mut Core, error: DecodeError) -> ConnectCause {
+    core.abort(error.reason_code());
+    ConnectCause::Malformed(error)
+}

@@ -1,0 +1,284 @@
+//! The one task of a connection: it writes what the handles and the core left in the outbound
+//! buffer, reads what the server sends, and keeps the time.
+//!
+//! Its rule is the core's: after every input, drain the outputs; then sleep until the socket, a
+//! handle or the clock has something.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Buf, BufMut, Bytes};
+use mqtt_proto::{Decoder, Outbound};
+use mqtt_transport::Conn;
+use tokio::time::{Instant, Sleep};
+use tokio_util::io::{poll_read_buf, poll_write_buf};
+
+use crate::{
+    buffers::{self, Scratch},
+    error::{LostCause, Operation},
+    shared::Shared,
+};
+
+/// Packets handled under one hold of the lock, so that publishers are not kept waiting for long.
+const PACKETS_PER_LOCK: usize = 128;
+
+/// Reads in one poll, before other tasks of the thread get their turn.
+const READS_PER_POLL: usize = 16;
+
+/// While this much waits behind a blocked socket nothing is read, since each packet may add an
+/// acknowledgement: a server that does not read must not make us grow.
+const MAX_UNSENT_TO_READ: usize = 1024 * 1024;
+
+pub(crate) struct Driver<C> {
+    conn: C,
+    shared: Arc<Shared>,
+    decoder: Decoder,
+    /// Being written.
+    out: Outbound,
+    /// Received and not yet handled.
+    input: Bytes,
+    /// How many bytes were received since the core was told.
+    read: usize,
+    timer: Pin<Box<Sleep>>,
+    /// Why the connection ends, once that is settled: what is left to write goes out first.
+    end: Option<LostCause>,
+}
+
+impl<C: Conn> Driver<C> {
+    /// Drives a connection on which CONNACK has come; `input` is what came behind it.
+    pub(crate) fn new(conn: C, shared: Arc<Shared>, decoder: Decoder, input: Bytes) -> Self {
+        let timer = Box::pin(tokio::time::sleep_until(Instant::now()));
+        Self {
+            conn,
+            shared,
+            decoder,
+            out: Outbound::default(),
+            input,
+            read: 0,
+            timer,
+            end: None,
+        }
+    }
+
+    fn run(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<LostCause> {
+        if let Err(cause) = self.handle_timeouts(cx) {
+            return Poll::Ready(cause);
+        }
+        for _ in 0..READS_PER_POLL {
+            let blocked = match self.write(cx, scratch) {
+                Ok(blocked) => blocked,
+                Err(source) => return Poll::Ready(lost(Operation::Write, source)),
+            };
+            if let Some(cause) = self.end.take() {
+                if blocked {
+                    self.end = Some(cause);
+                    return Poll::Pending;
+                }
+                return Poll::Ready(cause);
+            }
+            match self.read(cx, scratch, blocked) {
+                Poll::Ready(Ok(pressure)) if pressure => break,
+                Poll::Ready(Ok(_)) => {}
+                // What the core has to say about it goes out first.
+                Poll::Ready(Err(cause)) => self.end = Some(cause),
+                Poll::Pending if self.park(cx, blocked) => return Poll::Pending,
+                Poll::Pending => {}
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes until nothing is left or the socket takes no more; says whether it is the latter.
+    fn write(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
+        loop {
+            if self.out.is_empty() {
+                let empty = std::mem::take(&mut self.out);
+                let mut state = self.shared.lock();
+                if state.core.unsent() == 0 {
+                    drop(state);
+                    self.out = empty;
+                    return Ok(false);
+                }
+                self.out = state.core.take_outbound(empty);
+                state.wake_for_room(&mut scratch.wakers);
+                drop(state);
+                scratch.wakers.drain(..).for_each(Waker::wake);
+            }
+            while self.out.has_remaining() {
+                match poll_write_buf(Pin::new(&mut self.conn), cx, &mut self.out) {
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => return Err(error),
+                    Poll::Pending => return Ok(true),
+                }
+            }
+            match Pin::new(&mut self.conn).poll_flush(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(true),
+            }
+        }
+    }
+
+    /// Reads once and handles what came. Pending if there was nothing to read; true if the readers
+    /// of subscriptions should have a turn before more is read.
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        blocked: bool,
+    ) -> Poll<Result<bool, LostCause>> {
+        if self.input.is_empty() {
+            if blocked && self.shared.lock().core.unsent() >= MAX_UNSENT_TO_READ {
+                return Poll::Pending;
+            }
+            let conn = Pin::new(&mut self.conn);
+            let read = if let Some((partial, missing)) = self.decoder.large_packet() {
+                partial.reserve(missing.min(READ_AHEAD));
+                poll_read_buf(conn, cx, &mut partial.limit(missing))
+            } else {
+                scratch.reserve_read();
+                poll_read_buf(conn, cx, &mut scratch.read)
+            };
+            match ready!(read) {
+                Ok(0) => return Poll::Ready(Err(LostCause::ClosedByServer)),
+                Ok(n) => self.read = n,
+                Err(error) => return Poll::Ready(Err(lost(Operation::Read, error))),
+            }
+        }
+        if !scratch.read.is_empty() {
+            self.input = scratch.read.split().freeze();
+        }
+        let handled = self.handle_input(scratch);
+        scratch.wakers.drain(..).for_each(Waker::wake);
+        Poll::Ready(handled)
+    }
+
+    /// Decodes and handles all of the input.
+    fn handle_input(&mut self, scratch: &mut Scratch) -> Result<bool, LostCause> {
+        let now = Instant::now().into_std();
+        loop {
+            let mut state = self.shared.lock();
+            state.lend_buffer();
+            state.core.bytes_received(std::mem::take(&mut self.read));
+            for _ in 0..PACKETS_PER_LOCK {
+                let packet = match self.decoder.decode(&mut self.input) {
+                    Ok(Some(packet)) => packet,
+                    Ok(None) => {
+                        state.wake_for_room(&mut scratch.wakers);
+                        if state.closing && state.core.in_flight() == 0 {
+                            self.shared.changed.notify_waiters();
+                        }
+                        return Ok(std::mem::take(&mut state.pressure));
+                    }
+                    Err(error) => {
+                        state.core.abort(error.reason_code());
+                        return Err(LostCause::Malformed(error));
+                    }
+                };
+                tracing::trace!(packet = %packet.packet_type(), "received");
+                if let Some(event) = state
+                    .core
+                    .handle_packet(packet, now)
+                    .map_err(LostCause::Protocol)?
+                {
+                    state.on_event(event, &mut scratch.wakers)?;
+                }
+            }
+        }
+    }
+
+    /// Keeps the core's deadlines.
+    fn handle_timeouts(&mut self, cx: &mut Context<'_>) -> Result<(), LostCause> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let mut state = self.shared.lock();
+            let now = Instant::now();
+            state.lend_buffer();
+            state
+                .core
+                .handle_timeout(now.into_std())
+                .map_err(LostCause::Protocol)?;
+            let next = match state.core.next_deadline() {
+                Some(deadline) => Instant::from_std(deadline),
+                None => now + NEVER,
+            };
+            drop(state);
+            self.timer.as_mut().reset(next);
+        }
+        Ok(())
+    }
+
+    /// Leaves the driver's waker with the handles; false if they have left something to write.
+    fn park(&mut self, cx: &mut Context<'_>, blocked: bool) -> bool {
+        let mut state = self.shared.lock();
+        if blocked {
+            return true;
+        }
+        if state.core.unsent() > 0 {
+            return false;
+        }
+        if state.closing && !state.core.is_connected() {
+            // DISCONNECT was written, and nothing follows it [MQTT5-3.14.4-2].
+            drop(state);
+            self.end = Some(LostCause::Closed);
+            return false;
+        }
+        state.driver = Some(cx.waker().clone());
+        let lent = state.core.take_outbound(Outbound::default());
+        drop(state);
+        buffers::keep(lent);
+        buffers::keep(std::mem::take(&mut self.out));
+        true
+    }
+}
+
+/// How much of a large packet is made room for at a time, so that a claimed length costs nothing.
+const READ_AHEAD: usize = 64 * 1024;
+
+/// Longer than any process runs, for a timer that has nothing to wait for.
+const NEVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+
+fn lost(operation: Operation, source: io::Error) -> LostCause {
+    LostCause::Io {
+        operation,
+        source: Arc::new(source),
+    }
+}
+
+impl<C: Conn> Future for Driver<C> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let mut scratch = Scratch::take();
+        let outcome = this.run(cx, &mut scratch);
+        scratch.give_back();
+        let Poll::Ready(cause) = outcome else {
+            return Poll::Pending;
+        };
+        tracing::info!(endpoint = %this.shared.endpoint, %cause, "connection ended");
+        this.shared.end(cause);
+        // Best effort: the peer learns of the end from the socket's closing anyway.
+        let _ = Pin::new(&mut this.conn).poll_shutdown(cx);
+        Poll::Ready(())
+    }
+}
+
+impl<C> Drop for Driver<C> {
+    fn drop(&mut self) {
+        self.shared.end(LostCause::TaskDropped);
+    }
+}
+
+impl<C> std::fmt::Debug for Driver<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("endpoint", &self.shared.endpoint)
+            .finish_non_exhaustive()
+    }
+}

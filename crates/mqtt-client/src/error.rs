@@ -1,0 +1,248 @@
+//! Errors, each saying what happened, to which endpoint, in which phase, and whether another
+//! attempt can help.
+
+use std::{io, sync::Arc, time::Duration};
+
+use mqtt_pool::ConfigErrors;
+use mqtt_proto::{
+    DecodeError, ProtocolError, ReasonCode, UsageError, Utf8String,
+    packet::{ConnAck, Disconnect},
+};
+use mqtt_transport::Endpoint;
+use thiserror::Error;
+
+/// No session could be opened.
+#[derive(Debug, Error)]
+#[error("cannot open a session at {endpoint}")]
+#[non_exhaustive]
+pub struct ConnectError {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// In which phase, and why.
+    #[source]
+    pub cause: ConnectCause,
+}
+
+/// In which phase a session could not be opened, and why.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectCause {
+    /// There was no connection: resolving, dialling or its deadline.
+    #[error("no connection")]
+    Dial(#[source] mqtt_transport::ConnectError),
+    /// The session's configuration is not allowed.
+    #[error("the configuration is not allowed")]
+    Config(#[source] ConfigErrors),
+    /// The session's options are not allowed.
+    #[error("the options are not allowed")]
+    Options(#[source] UsageError),
+    /// The connection broke between CONNECT and CONNACK.
+    #[error("the connection broke before CONNACK")]
+    Io(#[source] io::Error),
+    /// The server closed the connection instead of sending CONNACK. Many servers do so for a
+    /// protocol version, a client identifier or a TLS setting they do not take.
+    #[error("the server closed the connection before CONNACK")]
+    Closed,
+    /// What the server sent is not a packet.
+    #[error("the answer to CONNECT is not a packet")]
+    Malformed(#[source] DecodeError),
+    /// The server broke a rule, or did not answer in time.
+    #[error("the answer to CONNECT is not allowed")]
+    Protocol(#[source] ProtocolError),
+    /// The server said no.
+    #[error("the server refused: {}{}", .0.reason_code, text(.0.properties.reason_string.as_ref()))]
+    Refused(Box<ConnAck>),
+}
+
+fn text(reason: Option<&Utf8String>) -> String {
+    reason
+        .map(|reason| format!(" ({reason})"))
+        .unwrap_or_default()
+}
+
+impl ConnectError {
+    /// Whether another attempt can help without a change by a person.
+    pub fn is_transient(&self) -> bool {
+        match &self.cause {
+            ConnectCause::Dial(error) => error.is_transient(),
+            ConnectCause::Io(_) | ConnectCause::Closed => true,
+            ConnectCause::Protocol(ProtocolError::ConnAckTimeout { .. }) => true,
+            ConnectCause::Config(_)
+            | ConnectCause::Options(_)
+            | ConnectCause::Malformed(_)
+            | ConnectCause::Protocol(_) => false,
+            ConnectCause::Refused(connack) => is_transient(connack.reason_code),
+        }
+    }
+}
+
+/// Whether a server that said this may say otherwise later.
+fn is_transient(code: ReasonCode) -> bool {
+    [
+        ReasonCode::UNSPECIFIED_ERROR,
+        ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
+        ReasonCode::SERVER_UNAVAILABLE,
+        ReasonCode::SERVER_BUSY,
+        ReasonCode::SERVER_SHUTTING_DOWN,
+        ReasonCode::KEEP_ALIVE_TIMEOUT,
+        ReasonCode::MESSAGE_RATE_TOO_HIGH,
+        ReasonCode::QUOTA_EXCEEDED,
+        ReasonCode::ADMINISTRATIVE_ACTION,
+        ReasonCode::USE_ANOTHER_SERVER,
+        ReasonCode::CONNECTION_RATE_EXCEEDED,
+        ReasonCode::MAXIMUM_CONNECT_TIME,
+    ]
+    .contains(&code)
+}
+
+/// A session's connection has ended. Told to everyone who waited for it.
+#[derive(Clone, Debug, Error)]
+#[error("the connection to {endpoint} has ended")]
+#[non_exhaustive]
+pub struct ConnectionLost {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// Why.
+    #[source]
+    pub cause: LostCause,
+}
+
+/// Why a connection has ended.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum LostCause {
+    /// This side closed it, or dropped its last handle.
+    #[error("closed by this side")]
+    Closed,
+    /// The server closed it without a word.
+    #[error("closed by the server")]
+    ClosedByServer,
+    /// The server sent DISCONNECT.
+    #[error("the server disconnected: {}{}", .0.reason_code, text(.0.properties.reason_string.as_ref()))]
+    Disconnected(Box<Disconnect>),
+    /// Reading or writing failed.
+    #[error("{operation} failed")]
+    Io {
+        /// What failed.
+        operation: Operation,
+        /// How.
+        source: Arc<io::Error>,
+    },
+    /// The server sent what is not a packet.
+    #[error("the server sent what is not a packet")]
+    Malformed(#[source] DecodeError),
+    /// The server broke a rule or fell silent.
+    #[error("the server broke a rule")]
+    Protocol(#[source] ProtocolError),
+    /// The task that drives the connection was dropped, as when its runtime shuts down.
+    #[error("the runtime dropped the connection's task")]
+    TaskDropped,
+}
+
+/// A direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// From the server.
+    Read,
+    /// To the server.
+    Write,
+}
+
+impl std::fmt::Display for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Read => "reading",
+            Self::Write => "writing",
+        })
+    }
+}
+
+impl ConnectionLost {
+    /// Whether a new connection can help without a change by a person.
+    pub fn is_transient(&self) -> bool {
+        match &self.cause {
+            LostCause::Closed | LostCause::Malformed(_) => false,
+            LostCause::ClosedByServer | LostCause::Io { .. } | LostCause::TaskDropped => true,
+            LostCause::Disconnected(disconnect) => is_transient(disconnect.reason_code),
+            LostCause::Protocol(error) => matches!(error, ProtocolError::KeepAliveTimeout { .. }),
+        }
+    }
+}
+
+/// A publish did not succeed.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The message is not one the server takes. Nothing was sent.
+    #[error("the message cannot be published")]
+    Usage(#[from] UsageError),
+    /// The session is closing or its connection has ended. Nothing was sent.
+    #[error("not sent")]
+    NotSent(#[source] Arc<ConnectionLost>),
+    /// The server said no.
+    #[error("the server rejected the message: {reason_code}{}", text(.reason.as_ref()))]
+    Rejected {
+        /// Its code.
+        reason_code: ReasonCode,
+        /// Its words, if any.
+        reason: Option<Utf8String>,
+    },
+    /// The message was sent and the connection ended before the server acknowledged it.
+    #[error("sent, and not known to be delivered")]
+    Lost(#[source] Arc<ConnectionLost>),
+}
+
+/// What is known of a message whose publish failed: what a retry policy needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// No byte of it left: publishing it again cannot duplicate it.
+    NotSent,
+    /// It may have arrived: publishing it again may duplicate it. Never do that at QoS 2.
+    Unknown,
+    /// The server has refused it.
+    Rejected,
+}
+
+impl PublishError {
+    /// What became of the message.
+    pub fn delivery(&self) -> Delivery {
+        match self {
+            Self::Usage(_) | Self::NotSent(_) => Delivery::NotSent,
+            Self::Rejected { .. } => Delivery::Rejected,
+            Self::Lost(_) => Delivery::Unknown,
+        }
+    }
+}
+
+/// A subscribe or unsubscribe did not succeed.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The request is not one the server takes. Nothing was sent.
+    #[error("the request is not allowed")]
+    Usage(#[from] UsageError),
+    /// The server refused at least one filter; those it granted were given up again.
+    #[error("the server refused: {reason_codes:?}{}", text(.reason.as_ref()))]
+    Refused {
+        /// One for each filter, in order.
+        reason_codes: Vec<ReasonCode>,
+        /// The server's words, if any.
+        reason: Option<Utf8String>,
+    },
+    /// The connection ended before the answer came.
+    #[error("no answer")]
+    Lost(#[source] Arc<ConnectionLost>),
+}
+
+/// [`Session::disconnect`](crate::Session::disconnect) gave up waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{in_flight} publishes were not acknowledged within {quiesce:?}")]
+#[non_exhaustive]
+pub struct NotQuiet {
+    /// How many publishes the server had not acknowledged.
+    pub in_flight: usize,
+    /// How long was waited.
+    pub quiesce: Duration,
+}

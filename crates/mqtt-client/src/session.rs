@@ -1,0 +1,162 @@
+//! The handle of an open session.
+
+use std::{sync::Arc, task::Waker, time::Duration};
+
+use mqtt_proto::{
+    ReasonCode, Version,
+    packet::{ConnAck, Disconnect},
+};
+use mqtt_transport::{ConnInfo, Endpoint};
+
+use crate::{
+    error::{ConnectionLost, NotQuiet, PublishError, SubscribeError},
+    publish::{Publish, Published, Publisher},
+    shared::{Handle, Shared},
+    subscribe::{Subscribe, Subscriber},
+    subscription::Subscription,
+};
+
+/// An open session with a server. Clones share it.
+///
+/// A task of the runtime drives it. It leaves in order when the last clone, publisher, subscriber
+/// and subscription is dropped, and at once when its connection ends; every request in flight is
+/// then told so, and [`closed`](Self::closed) says why.
+#[derive(Clone, Debug)]
+pub struct Session {
+    handle: Arc<Handle>,
+    facts: Arc<Facts>,
+}
+
+/// What is known of the session since it was opened.
+#[derive(Debug)]
+struct Facts {
+    connack: ConnAck,
+    conn: ConnInfo,
+    quiesce: Duration,
+}
+
+impl Session {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        connack: ConnAck,
+        conn: ConnInfo,
+        quiesce: Duration,
+    ) -> Self {
+        Self {
+            handle: Arc::new(Handle { shared }),
+            facts: Arc::new(Facts {
+                connack,
+                conn,
+                quiesce,
+            }),
+        }
+    }
+
+    /// A service that publishes.
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.handle.clone())
+    }
+
+    /// A service that subscribes.
+    pub fn subscriber(&self) -> Subscriber {
+        Subscriber::new(self.handle.clone())
+    }
+
+    /// Publishes a message: [`Publisher::publish`].
+    pub async fn publish(&self, publish: Publish) -> Result<Published, PublishError> {
+        self.publisher().publish(publish).await
+    }
+
+    /// Subscribes: [`Subscriber::subscribe`].
+    pub async fn subscribe(&self, subscribe: Subscribe) -> Result<Subscription, SubscribeError> {
+        self.subscriber().subscribe(subscribe).await
+    }
+
+    /// Where the session was opened.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.handle.shared.endpoint
+    }
+
+    /// Facts of its connection.
+    pub fn conn_info(&self) -> &ConnInfo {
+        &self.facts.conn
+    }
+
+    /// What the server said when it accepted.
+    pub fn connack(&self) -> &ConnAck {
+        &self.facts.connack
+    }
+
+    /// The version it speaks.
+    pub fn version(&self) -> Version {
+        self.handle.shared.lock().core.version()
+    }
+
+    /// How many QoS 1 and 2 publishes the server has not acknowledged.
+    pub fn in_flight(&self) -> usize {
+        self.handle.shared.lock().core.in_flight()
+    }
+
+    /// Whether its connection has ended. Takes no lock.
+    pub fn is_closed(&self) -> bool {
+        self.handle.shared.has_ended()
+    }
+
+    /// Waits for the connection to end, and says why it did.
+    pub async fn closed(&self) -> Arc<ConnectionLost> {
+        let shared = &self.handle.shared;
+        loop {
+            let changed = shared.changed.notified();
+            if let Some(end) = &shared.lock().end {
+                return end.clone();
+            }
+            changed.await;
+        }
+    }
+
+    /// Leaves in order: takes no new requests, waits up to the configured `quiesce` for what is in
+    /// flight, sends DISCONNECT and closes.
+    ///
+    /// The connection is closed when this returns, with or without an error. If the future is
+    /// dropped the session takes no new requests and leaves when its last handle is dropped.
+    pub async fn disconnect(&self) -> Result<(), NotQuiet> {
+        let shared = &self.handle.shared;
+        let quiesce = self.facts.quiesce;
+        let mut wakers = Vec::new();
+        shared.lock().close_intake(&mut wakers);
+        wakers.into_iter().for_each(Waker::wake);
+        let quiet = tokio::time::timeout(quiesce, self.quiet()).await;
+        let in_flight = {
+            let mut state = shared.lock();
+            let in_flight = state.core.in_flight();
+            state.lend_buffer();
+            let normal = Disconnect::new(ReasonCode::SUCCESS);
+            // An error means that it is not connected any more.
+            state.core.disconnect(normal).unwrap_or_default();
+            let driver = state.driver.take();
+            drop(state);
+            driver.into_iter().for_each(Waker::wake);
+            in_flight
+        };
+        self.closed().await;
+        match quiet {
+            Ok(()) => Ok(()),
+            Err(_) => Err(NotQuiet { in_flight, quiesce }),
+        }
+    }
+
+    /// Waits until nothing is in flight or the connection has ended.
+    async fn quiet(&self) {
+        let shared = &self.handle.shared;
+        loop {
+            let changed = shared.changed.notified();
+            {
+                let state = shared.lock();
+                if state.end.is_some() || state.core.in_flight() == 0 {
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! What the handles and the driver of one session share, behind one short lock.
+//!
+//! A request takes the lock, lets the protocol core encode it straight into the outbound buffer,
+//! and wakes the driver only if it sleeps. The driver takes the whole buffer at once, so requests
+//! that come while it is busy leave in one write. Wakers are collected under the lock and woken
+//! after it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+};
+
+use mqtt_proto::{
+    AckId, Event, Message, QoS, ReasonCode, Utf8String,
+    packet::{AckProperties, Disconnect, Properties},
+};
+use mqtt_transport::Endpoint;
+use slab::Slab;
+use tokio::sync::Notify;
+
+use crate::{
+    buffers,
+    error::{ConnectionLost, LostCause},
+    line::Line,
+    subscription::Queue,
+};
+
+/// The protocol core; its tokens are keys of [`State::waiters`].
+pub(crate) type Core = mqtt_proto::Session<usize>;
+
+/// How many waiters for the outbound buffer are woken when it was emptied; each that goes in
+/// wakes one more.
+const WAKE_FOR_BUFFER: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) endpoint: Endpoint,
+    /// That the connection has ended, to be read without the lock.
+    ended: AtomicBool,
+    /// Told when the connection has ended, and when the last publish in flight has.
+    pub(crate) changed: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) core: Core,
+    /// Requests that were sent.
+    pub(crate) waiters: Slab<Waiter>,
+    /// QoS 1 and 2 publishes that wait for the window.
+    pub(crate) window: Line,
+    /// All else that waits for the outbound buffer.
+    pub(crate) buffer: Line,
+    /// Publishers in `poll_ready`.
+    pub(crate) ready: Slab<Option<Waker>>,
+    pub(crate) subscriptions: Slab<Queue>,
+    /// Acknowledgements that several subscriptions owe, and how many still do.
+    shared_acks: HashMap<AckId, usize>,
+    /// The driver's waker while it sleeps.
+    pub(crate) driver: Option<Waker>,
+    /// A subscription's queue is filling: let its reader run before more is read.
+    pub(crate) pressure: bool,
+    /// No new requests: the session is leaving.
+    pub(crate) closing: bool,
+    pub(crate) end: Option<Arc<ConnectionLost>>,
+}
+
+/// Who waits for the answer to a request that was sent.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    Waiting(Waker),
+    Answered(Answer),
+    /// Nobody: the future was dropped.
+    Abandoned,
+}
+
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Published {
+        reason_code: ReasonCode,
+        properties: Properties<AckProperties>,
+    },
+    Answered {
+        reason_codes: Vec<ReasonCode>,
+        properties: Properties<AckProperties>,
+    },
+    Lost(Arc<ConnectionLost>),
+}
+
+impl Shared {
+    pub(crate) fn new(endpoint: Endpoint, core: Core) -> Self {
+        Self {
+            endpoint,
+            ended: AtomicBool::new(false),
+            changed: Notify::new(),
+            state: Mutex::new(State {
+                core,
+                waiters: Slab::new(),
+                window: Line::default(),
+                buffer: Line::default(),
+                ready: Slab::new(),
+                subscriptions: Slab::new(),
+                shared_acks: HashMap::new(),
+                driver: None,
+                pressure: false,
+                closing: false,
+                end: None,
+            }),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// The connection is gone: tells everyone, once.
+    pub(crate) fn end(&self, cause: LostCause) {
+        let mut wakers = Vec::new();
+        {
+            let mut state = self.lock();
+            if state.end.is_some() {
+                return;
+            }
+            let lost = Arc::new(ConnectionLost {
+                endpoint: self.endpoint.clone(),
+                cause,
+            });
+            state.core.connection_lost();
+            state.waiters.retain(|_, waiter| match waiter {
+                Waiter::Waiting(_) => {
+                    let answer = Waiter::Answered(Answer::Lost(lost.clone()));
+                    if let Waiter::Waiting(waker) = std::mem::replace(waiter, answer) {
+                        wakers.push(waker);
+                    }
+                    true
+                }
+                // Answered before the end, and not yet picked up.
+                Waiter::Answered(_) => true,
+                Waiter::Abandoned => false,
+            });
+            state.close_intake(&mut wakers);
+            wakers.extend(
+                state
+                    .subscriptions
+                    .iter_mut()
+                    .filter_map(|(_, queue)| queue.waker.take()),
+            );
+            state.end = Some(lost);
+            self.ended.store(true, Ordering::Release);
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        self.changed.notify_waiters();
+    }
+}
+
+impl State {
+    /// Why no request is taken, if none is.
+    pub(crate) fn refusal(&self, endpoint: &Endpoint) -> Option<Arc<ConnectionLost>> {
+        if let Some(end) = &self.end {
+            return Some(end.clone());
+        }
+        self.closing.then(|| {
+            Arc::new(ConnectionLost {
+                endpoint: endpoint.clone(),
+                cause: LostCause::Closed,
+            })
+        })
+    }
+
+    /// Gives the core a buffer to encode into, if it has none.
+    pub(crate) fn lend_buffer(&mut self) {
+        if self.core.outbound_capacity() == 0 {
+            self.core.take_outbound(buffers::outbound());
+        }
+    }
+
+    /// Takes the driver's waker if there is something for it to write.
+    pub(crate) fn wake_driver(&mut self) -> Option<Waker> {
+        if self.core.unsent() == 0 {
+            None
+        } else {
+            self.driver.take()
+        }
+    }
+
+    /// Wakes those that wait for room, as far as there is room.
+    pub(crate) fn wake_for_room(&mut self, wakers: &mut Vec<Waker>) {
+        if !self.window.is_empty() && self.core.has_room(QoS::AtLeastOnce) {
+            self.window.first(self.core.window_room(), wakers);
+        }
+        if !self.buffer.is_empty() && self.core.has_room(QoS::AtMostOnce) {
+            self.buffer.first(WAKE_FOR_BUFFER, wakers);
+        }
+        if !self.ready.is_empty() && self.is_ready() {
+            wakers.extend(self.ready.iter_mut().filter_map(|(_, waker)| waker.take()));
+        }
+    }
+
+    /// Whether a publish at any QoS would go in at once.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.window.is_empty() && self.buffer.is_empty() && self.core.has_room(QoS::AtLeastOnce)
+    }
+
+    /// Takes no more requests, and tells those that wait to be admitted.
+    pub(crate) fn close_intake(&mut self, wakers: &mut Vec<Waker>) {
+        self.closing = true;
+        self.window.first(usize::MAX, wakers);
+        self.buffer.first(usize::MAX, wakers);
+        wakers.extend(self.ready.iter_mut().filter_map(|(_, waker)| waker.take()));
+    }
+
+    /// Acts on what came of a packet; the DISCONNECT of a server ends the connection.
+    pub(crate) fn on_event(
+        &mut self,
+        event: Event<usize>,
+        wakers: &mut Vec<Waker>,
+    ) -> Result<(), LostCause> {
+        match event {
+            Event::Message { message, ack, .. } => self.deliver(message, ack, wakers),
+            Event::Published {
+                token,
+                reason_code,
+                properties,
+            } => {
+                self.answer(
+                    token,
+                    Answer::Published {
+                        reason_code,
+                        properties,
+                    },
+                    wakers,
+                );
+            }
+            Event::Answered {
+                token,
+                reason_codes,
+                properties,
+            } => {
+                self.answer(
+                    token,
+                    Answer::Answered {
+                        reason_codes,
+                        properties,
+                    },
+                    wakers,
+                );
+            }
+            Event::Disconnected(disconnect) => return Err(LostCause::Disconnected(disconnect)),
+            // The first two are over when the driver begins, and CONNECT names no authentication method.
+            Event::Connected(_) | Event::Refused(_) | Event::Auth(_) | _ => {}
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, key: usize, answer: Answer, wakers: &mut Vec<Waker>) {
+        let Some(waiter) = self.waiters.get_mut(key) else {
+            return;
+        };
+        match std::mem::replace(waiter, Waiter::Answered(answer)) {
+            Waiter::Waiting(waker) => wakers.push(waker),
+            Waiter::Abandoned | Waiter::Answered(_) => {
+                self.waiters.remove(key);
+            }
+        }
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(crate) fn abandon(&mut self, key: usize) {
+        match self.waiters.get_mut(key) {
+            Some(waiter @ Waiter::Waiting(_)) => *waiter = Waiter::Abandoned,
+            Some(Waiter::Answered(_)) => {
+                self.waiters.remove(key);
+            }
+            Some(Waiter::Abandoned) | None => {}
+        }
+    }
+
+    /// Hands a message to every subscription it belongs to, and acknowledges one that nobody
+    /// wants `[MQTT5-4.5.0-2]`.
+    fn deliver(&mut self, message: Message, ack: Option<AckId>, wakers: &mut Vec<Waker>) {
+        let mut last = None;
+        let mut takers = 0;
+        for (key, queue) in &mut self.subscriptions {
+            if queue.wants(&message) {
+                takers += 1;
+                last = Some(key);
+            }
+        }
+        let Some(last) = last else {
+            if let Some(ack) = ack {
+                self.core.acknowledge(ack, ReasonCode::SUCCESS);
+            }
+            tracing::debug!(
+                topic.len = message.topic.len(),
+                "no subscription wants a message"
+            );
+            return;
+        };
+        if takers > 1 {
+            if let Some(ack) = ack {
+                self.shared_acks.insert(ack, takers);
+            }
+            for (key, queue) in &mut self.subscriptions {
+                if key != last && queue.wants(&message) {
+                    self.pressure |= queue.push(message.clone(), ack, wakers);
+                }
+            }
+        }
+        if let Some(queue) = self.subscriptions.get_mut(last) {
+            self.pressure |= queue.push(message, ack, wakers);
+        }
+    }
+
+    /// A subscription has handed a message to the application.
+    pub(crate) fn taken(&mut self, ack: AckId) {
+        if !self.shared_acks.is_empty()
+            && let Some(owing) = self.shared_acks.get_mut(&ack)
+        {
+            *owing -= 1;
+            if *owing > 0 {
+                return;
+            }
+            self.shared_acks.remove(&ack);
+        }
+        self.core.acknowledge(ack, ReasonCode::SUCCESS);
+    }
+}
+
+/// Keeps a session's connection open; when the last one goes, the session leaves.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let driver = {
+            let mut state = self.shared.lock();
+            state.closing = true;
+            let normal = Disconnect::new(ReasonCode::SUCCESS);
+            state.core.disconnect(normal).unwrap_or_default();
+            state.driver.take()
+        };
+        driver.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The server's words in an acknowledgement.
+pub(crate) fn reason(properties: &Properties<AckProperties>) -> Option<Utf8String> {
+    properties.reason_string.clone()
+}

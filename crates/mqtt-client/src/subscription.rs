@@ -1,0 +1,253 @@
+//! Messages of a subscription, as a bounded stream.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use futures_core::Stream;
+use mqtt_proto::{AckId, Message, QoS, TopicFilter, packet::SubscriptionId};
+
+use crate::{
+    error::SubscribeError,
+    shared::{Handle, Waiter},
+    subscribe::Unsubscribing,
+};
+
+/// An empty queue keeps room for so many messages.
+const KEPT_CAPACITY: usize = 16;
+
+/// A message on its way to the application, and what is owed for it.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    message: Message,
+    ack: Option<AckId>,
+}
+
+/// What a subscription's messages wait in, under the session's lock.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) filters: Vec<TopicFilter>,
+    pub(crate) id: Option<SubscriptionId>,
+    pub(crate) max_messages: usize,
+    pub(crate) max_bytes: usize,
+    messages: VecDeque<Delivery>,
+    bytes: usize,
+    dropped: u64,
+    pub(crate) waker: Option<Waker>,
+}
+
+impl Queue {
+    pub(crate) fn new(
+        filters: Vec<TopicFilter>,
+        id: Option<SubscriptionId>,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Self {
+        Self {
+            filters,
+            id,
+            max_messages,
+            max_bytes,
+            messages: VecDeque::new(),
+            bytes: 0,
+            dropped: 0,
+            waker: None,
+        }
+    }
+
+    /// By subscription identifier where both sides use one, else by topic filter.
+    pub(crate) fn wants(&self, message: &Message) -> bool {
+        if let Some(id) = self.id
+            && !message.properties.is_empty()
+            && !message.properties.subscription_identifiers.is_empty()
+        {
+            return message.properties.subscription_identifiers.contains(&id);
+        }
+        self.filters
+            .iter()
+            .any(|filter| filter.matches(&message.topic))
+    }
+
+    /// Takes a message, or drops one of QoS 0 and counts it; says whether the queue is half full.
+    ///
+    /// QoS 1 and 2 are always taken: the server sends no more than receive maximum of them.
+    pub(crate) fn push(
+        &mut self,
+        message: Message,
+        ack: Option<AckId>,
+        wakers: &mut Vec<Waker>,
+    ) -> bool {
+        let size = message.topic.len() + message.payload.len();
+        let full = self.messages.len() >= self.max_messages || self.bytes + size > self.max_bytes;
+        if full && message.qos == QoS::AtMostOnce {
+            self.dropped += 1;
+            return true;
+        }
+        self.bytes += size;
+        self.messages.push_back(Delivery { message, ack });
+        wakers.extend(self.waker.take());
+        self.messages.len() >= self.max_messages / 2 || self.bytes >= self.max_bytes / 2
+    }
+}
+
+/// The messages of one subscribe request, in the order in which they came.
+///
+/// Ends, after the messages already received, when the connection has ended:
+/// [`Session::closed`](crate::Session::closed) says why.
+///
+/// A QoS 1 or 2 message is acknowledged when the stream hands it out. Until then it counts against
+/// the receive maximum, so a reader that stops holds the server back. A QoS 0 message that finds
+/// the queue full is dropped and counted in [`dropped`](Self::dropped). Neither holds up
+/// keep-alive, or the acknowledgements of publishes.
+///
+/// Dropping it unsubscribes without waiting, and acknowledges what was not read.
+#[derive(Debug)]
+pub struct Subscription {
+    handle: Arc<Handle>,
+    key: usize,
+    /// Taken from the queue together, so that the lock is taken once for many messages.
+    batch: VecDeque<Delivery>,
+}
+
+impl Subscription {
+    pub(crate) fn new(handle: Arc<Handle>, key: usize) -> Self {
+        Self {
+            handle,
+            key,
+            batch: VecDeque::new(),
+        }
+    }
+
+    /// The next message; `None` when the connection has ended.
+    ///
+    /// Cancel safe: a message is taken only when it is returned.
+    pub async fn recv(&mut self) -> Option<Message> {
+        std::future::poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// How many QoS 0 messages were dropped because the queue was full.
+    pub fn dropped(&self) -> u64 {
+        self.handle
+            .shared
+            .lock()
+            .subscriptions
+            .get(self.key)
+            .map_or(0, |queue| queue.dropped)
+    }
+
+    /// Unsubscribes and waits for the server's answer.
+    ///
+    /// If the future is dropped the subscription is given up all the same.
+    pub async fn unsubscribe(self) -> Result<(), SubscribeError> {
+        Unsubscribing::new(self.handle.clone(), self.give_up(true)).await
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        let free = self
+            .batch
+            .front()
+            .is_some_and(|delivery| delivery.ack.is_none());
+        if free && let Some(delivery) = self.batch.pop_front() {
+            return Poll::Ready(Some(delivery.message));
+        }
+        let mut state = self.handle.shared.lock();
+        if self.batch.is_empty() {
+            let ended = state.end.is_some();
+            let Some(queue) = state.subscriptions.get_mut(self.key) else {
+                return Poll::Ready(None);
+            };
+            if queue.messages.is_empty() {
+                if ended {
+                    return Poll::Ready(None);
+                }
+                // A burst's memory is not kept for the next one.
+                if queue.messages.capacity() > KEPT_CAPACITY {
+                    queue.messages = VecDeque::new();
+                }
+                if self.batch.capacity() > KEPT_CAPACITY {
+                    self.batch = VecDeque::new();
+                }
+                match &mut queue.waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    None => queue.waker = Some(cx.waker().clone()),
+                }
+                return Poll::Pending;
+            }
+            queue.bytes = 0;
+            std::mem::swap(&mut queue.messages, &mut self.batch);
+        }
+        let Some(delivery) = self.batch.pop_front() else {
+            return Poll::Pending;
+        };
+        if let Some(ack) = delivery.ack {
+            state.lend_buffer();
+            state.taken(ack);
+            let driver = state.wake_driver();
+            drop(state);
+            driver.into_iter().for_each(Waker::wake);
+        }
+        Poll::Ready(Some(delivery.message))
+    }
+
+    /// Removes the queue, settles what is in it, and unsubscribes from what nobody else here
+    /// subscribes to. Returns the waiter for the answer if one is wanted and due.
+    fn give_up(&self, wait: bool) -> Option<usize> {
+        let mut state = self.handle.shared.lock();
+        let queue = state.subscriptions.try_remove(self.key)?;
+        let unread = self
+            .batch
+            .iter()
+            .chain(&queue.messages)
+            .filter_map(|delivery| delivery.ack);
+        state.lend_buffer();
+        for ack in unread {
+            state.taken(ack);
+        }
+        let filters: Vec<_> = queue
+            .filters
+            .into_iter()
+            .filter(|filter| {
+                !state
+                    .subscriptions
+                    .iter()
+                    .any(|(_, other)| other.filters.contains(filter))
+            })
+            .collect();
+        let mut key = None;
+        if !filters.is_empty() && !state.closing && state.core.is_connected() {
+            let waiter = if wait {
+                Waiter::Waiting(Waker::noop().clone())
+            } else {
+                Waiter::Abandoned
+            };
+            let new = state.waiters.insert(waiter);
+            match state.core.unsubscribe(filters, Default::default(), new) {
+                Ok(()) => key = wait.then_some(new),
+                Err(_) => {
+                    state.waiters.remove(new);
+                }
+            }
+        }
+        let driver = state.wake_driver();
+        drop(state);
+        driver.into_iter().for_each(Waker::wake);
+        key
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Message;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.get_mut().poll_recv(cx)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.give_up(false);
+    }
+}

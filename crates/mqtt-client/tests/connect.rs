@@ -1,0 +1,210 @@
+//! Opening a session: who refuses, what the caller is told, and what the server is told.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{BOTH, config, connector, endpoint, report};
+use mqtt_client::{
+    ConnectCause, ConnectError, ReasonCode, SessionConfig, SessionConnector, Version,
+    proto::packet::{ConnAck, Packet},
+};
+use mqtt_testkit::ScriptedServer;
+
+/// Opens a session with a server that does `script` after CONNECT, and returns the error.
+async fn refused_by<F>(version: Version, script: impl FnOnce(ScriptedServer) -> F) -> ConnectError
+where
+    F: Future<Output = ()>,
+{
+    let (connector, mut listener) = connector(config(version));
+    let (outcome, ()) = tokio::join!(connector.connect(endpoint()), async {
+        let mut server = listener.accept().await;
+        server.expect_connect().await;
+        script(server).await;
+    });
+    outcome.unwrap_err()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_names_endpoint_and_code_and_says_whether_to_try_again() {
+    for version in BOTH {
+        for (code, transient) in [
+            (ReasonCode::NOT_AUTHORIZED, false),
+            (ReasonCode::BAD_USER_NAME_OR_PASSWORD, false),
+            (ReasonCode::CLIENT_IDENTIFIER_NOT_VALID, false),
+            (ReasonCode::UNSUPPORTED_PROTOCOL_VERSION, false),
+            (ReasonCode::SERVER_UNAVAILABLE, true),
+        ] {
+            let error = refused_by(version, |mut server| async move {
+                server.send(Packet::ConnAck(ConnAck::refused(code))).await;
+            })
+            .await;
+            assert_eq!(error.is_transient(), transient, "{code}");
+            let report = report(&error);
+            assert!(
+                report.starts_with("cannot open a session at mqtt://server.test"),
+                "{report}"
+            );
+            assert!(report.contains(code.name()), "{report}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_closes_is_told_apart_from_one_that_refuses() {
+    let error = refused_by(Version::V5, |server| async move { drop(server) }).await;
+    assert!(matches!(error.cause, ConnectCause::Closed));
+    assert!(error.is_transient());
+}
+
+/// [MQTT5 3.2] [MQTT3 3.2]
+#[tokio::test(start_paused = true)]
+async fn a_silent_server_is_given_up_after_the_configured_time() {
+    let start = tokio::time::Instant::now();
+    let error = refused_by(Version::V5, |server| async move {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        drop(server);
+    })
+    .await;
+    assert!(
+        report(&error).contains("no CONNACK within 5s"),
+        "{}",
+        report(&error)
+    );
+    assert!(error.is_transient());
+    assert!(start.elapsed() >= Duration::from_secs(60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_allowed_is_the_whole_time() {
+    let (connector, mut listener) = connector(config(Version::V5));
+    let start = tokio::time::Instant::now();
+    let (outcome, _server) = tokio::join!(
+        async {
+            let outcome = connector.connect(endpoint()).await;
+            (outcome, start.elapsed())
+        },
+        async {
+            let mut server = listener.accept().await;
+            server.expect_connect().await;
+            // A byte now and then does not buy more time.
+            for byte in [0x20, 0x10] {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                server.send_bytes(&[byte]).await;
+            }
+            server
+        }
+    );
+    assert!(outcome.0.is_err());
+    assert_eq!(outcome.1, Duration::from_secs(5));
+}
+
+/// [MQTT5 4.13.1]
+#[tokio::test(start_paused = true)]
+async fn what_is_not_a_connack_is_named_and_the_server_is_told() {
+    for (bytes, told, words) in [
+        (
+            &b"HTTP/1.1 400 Bad Request\r\n"[..],
+            ReasonCode::MALFORMED_PACKET,
+            "not a packet",
+        ),
+        (
+            &[0x20, 0x03, 0x02, 0x00, 0x00],
+            ReasonCode::MALFORMED_PACKET,
+            "malformed CONNACK",
+        ),
+        (
+            &[0x30, 0x04, 0x00, 0x01, 0x61, 0x00],
+            ReasonCode::PROTOCOL_ERROR,
+            "PUBLISH is not allowed",
+        ),
+        (
+            &[0xD0, 0x00],
+            ReasonCode::PROTOCOL_ERROR,
+            "PINGRESP is not allowed",
+        ),
+        (
+            &[0x20, 0x03, 0x01, 0x00, 0x00],
+            ReasonCode::PROTOCOL_ERROR,
+            "MQTT5-3.2.2-4",
+        ),
+        (
+            &[0x20, 0xFF, 0xFF, 0xFF, 0x7F],
+            ReasonCode::PACKET_TOO_LARGE,
+            "maximum packet size",
+        ),
+    ] {
+        let error = refused_by(Version::V5, |mut server| async move {
+            server.send_bytes(bytes).await;
+            assert_eq!(
+                server.expect_disconnect().await.reason_code,
+                told,
+                "{bytes:02X?}"
+            );
+            server.expect_closed().await;
+        })
+        .await;
+        assert!(!error.is_transient(), "{error:?}");
+        assert!(report(&error).contains(words), "{}", report(&error));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_after_a_bad_answer_in_3_1_1() {
+    let error = refused_by(Version::V3, |mut server| async move {
+        server.send_bytes(&[0x20, 0x02, 0x00, 0x06]).await;
+        server.expect_closed().await;
+    })
+    .await;
+    assert!(
+        report(&error).contains("reason code 0x06"),
+        "{}",
+        report(&error)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_packet_right_behind_the_connack_is_not_lost() {
+    let (connector, mut listener) = connector(config(Version::V5));
+    let (session, mut server) = tokio::join!(connector.connect(endpoint()), async {
+        let mut server = listener.accept().await;
+        server.expect_connect().await;
+        let mut bytes = vec![0x20, 0x03, 0x00, 0x00, 0x00];
+        bytes.extend([0x32, 0x06, 0x00, 0x01, 0x61, 0x00, 0x05, 0x00]);
+        server.send_bytes(&bytes).await;
+        server
+    });
+    let _session = session.unwrap();
+    server.expect_puback(5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_listening_is_a_transient_dial_error() {
+    let (connector, listener) = connector(config(Version::V5));
+    drop(listener);
+    let error = connector.connect(endpoint()).await.unwrap_err();
+    assert!(matches!(error.cause, ConnectCause::Dial(_)));
+    assert!(error.is_transient());
+}
+
+#[test]
+fn bad_configuration_is_refused_with_every_problem() {
+    let config = SessionConfig::new("")
+        .with_version(Version::V3)
+        .with_clean_start(false)
+        .with_keep_alive(Duration::from_millis(1500))
+        .with_max_in_flight(0_u16)
+        .with_max_packet_size(1_u32)
+        .with_connack_timeout(Duration::ZERO);
+    let errors = SessionConnector::new(config).unwrap_err().to_string();
+    for path in [
+        "session.client_id",
+        "session.keep_alive",
+        "session.max_in_flight",
+        "session.max_packet_size",
+        "session.connack_timeout",
+    ] {
+        assert!(errors.contains(path), "{path} in {errors}");
+    }
+}
