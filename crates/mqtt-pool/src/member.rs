@@ -80,7 +80,7 @@ impl<T: Pooled> Member<T> {
     pub(crate) fn park(&mut self) -> bool {
         let now = Instant::now();
         let state = &self.state;
-        if state.is_closed() || self.has_expired(now) || !self.is_usable() {
+        if self.has_expired(now) || !self.is_usable() {
             return false;
         }
         // A member that somebody waits for will not stay idle.

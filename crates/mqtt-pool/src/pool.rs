@@ -102,7 +102,7 @@ impl<C: Connect> Pool<C> {
         match result {
             Ok(object) => {
                 let lease = Lease::new(object, state);
-                // deadpool hands out what was connected while it was closed.
+                // deadpool hands out what was being connected when it was closed.
                 if state.is_closed() {
                     lease.discard();
                     return Err(AcquireError::Closed);
@@ -149,7 +149,7 @@ impl<C: Connect> Pool<C> {
         let attempt = pin!(ATTEMPT.scope(Attempt::immediate(), pool.timeout_get(&DO_NOT_WAIT)));
         // Without waiting and connecting there is nothing in it that could be pending.
         match attempt.poll(&mut task::Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(object)) if !state.is_closed() => Some(Lease::new(object, state)),
+            Poll::Ready(Ok(object)) => Some(Lease::new(object, state)),
             Poll::Ready(_) | Poll::Pending => None,
         }
     }
@@ -175,7 +175,8 @@ impl<C: Connect> Pool<C> {
     pub async fn close(&self) {
         let Handles { pool, state } = &*self.handles;
         state.set_closed();
-        // Before deadpool's `close`, which would drop the idle members under its lock.
+        // Before deadpool's `close`, which drops idle members under its lock, and keeps the one
+        // that a waiter has been woken for.
         drop(pool.retain(|_, _| false).removed);
         pool.close();
         let _ = timeout(state.config.close_timeout, state.quiet()).await;

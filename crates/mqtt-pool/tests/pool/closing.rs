@@ -1,18 +1,18 @@
 //! The end of a pool.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
-use futures_util::poll;
-use mqtt_pool::AcquireError;
+use futures_util::{FutureExt, poll};
+use mqtt_pool::{AcquireError, Connect, ConnectContext, Pool, PoolConfig};
 use tokio::{
     runtime::Handle,
     time::{Instant, sleep},
 };
 
-use crate::server::{Mood, Server, seconds, settle};
+use crate::server::{Connection, Mood, Refused, Server, seconds, settle};
 
 fn tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
@@ -66,20 +66,89 @@ async fn a_second_close_waits_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_or_connects_is_told_at_once() {
+async fn close_does_not_wait_for_what_is_returned_late() {
     let server = Server::default();
-    let pool = server.pool(|config| config.with_max_size(2));
-    let _held = pool.get().await.unwrap();
-    server.set_connect(Mood::Hangs);
+    server.set_close(Mood::Hangs);
+    let pool = server.pool(|config| config.with_close_timeout(seconds(3)));
+    let (held, idle) = (pool.get().await.unwrap(), pool.get().await.unwrap());
+    drop(idle);
     let begin = Instant::now();
-    let (connecting, waiting, ()) = tokio::join!(pool.get(), pool.get(), async {
+    tokio::join!(pool.close(), async {
+        sleep(seconds(2)).await;
+        drop(held);
+    });
+    assert_eq!(begin.elapsed(), seconds(3));
+    sleep(seconds(3)).await;
+    assert_eq!(server.live(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_told_at_once() {
+    let server = Server::default();
+    let pool = server.pool(|config| config.with_max_size(1));
+    let _held = pool.get().await.unwrap();
+    let begin = Instant::now();
+    let (waiting, ()) = tokio::join!(pool.get(), async {
+        sleep(seconds(1)).await;
+        pool.close().await;
+    });
+    assert!(matches!(waiting, Err(AcquireError::Closed)));
+    assert_eq!(begin.elapsed(), seconds(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_connects_is_told_at_once() {
+    let server = Server::default();
+    server.set_connect(Mood::Hangs);
+    let pool = server.pool(|config| config);
+    let begin = Instant::now();
+    let (connecting, ()) = tokio::join!(pool.get(), async {
         sleep(seconds(1)).await;
         pool.close().await;
     });
     assert!(matches!(connecting, Err(AcquireError::Closed)));
-    assert!(matches!(waiting, Err(AcquireError::Closed)));
     assert_eq!(begin.elapsed(), seconds(1));
     assert_eq!(server.with(|counts| counts.dialling), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_woken_and_gave_up_leaves_nothing() {
+    let server = Server::default();
+    let pool = server.pool(|config| config.with_max_size(1));
+    let held = pool.get().await.unwrap();
+    let mut woken = Box::pin(pool.get());
+    assert!(poll!(&mut woken).is_pending());
+    drop(held);
+    pool.close().await;
+    drop(woken);
+    assert_eq!((server.live(), server.goodbyes()), (0, 1));
+}
+
+/// Closes its own pool at the very moment a connection is there.
+struct Closer(Server, Arc<OnceLock<Pool<Self>>>);
+
+impl Connect for Closer {
+    type Connection = Connection;
+    type Error = Refused;
+
+    async fn connect(&self, context: ConnectContext) -> Result<Connection, Refused> {
+        let connection = self.0.connect(context).await;
+        if let Some(pool) = self.1.get() {
+            assert!(pool.close().now_or_never().is_some());
+        }
+        connection
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_connected_too_late_is_closed() {
+    let (server, later) = (Server::default(), Arc::default());
+    let closer = Closer(server.clone(), Arc::clone(&later));
+    let pool = Pool::new(closer, PoolConfig::default()).unwrap();
+    assert!(later.set(pool.clone()).is_ok());
+    assert!(matches!(pool.get().await, Err(AcquireError::Closed)));
+    settle().await;
+    assert_eq!((server.live(), server.goodbyes()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,28 +206,31 @@ async fn the_maintainer_ends_with_close() {
     assert_eq!(tasks(), before);
 }
 
+/// Tells when it is dropped.
+struct Flagged(Server, Arc<AtomicBool>);
+
+impl Drop for Flagged {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Connect for Flagged {
+    type Connection = Connection;
+    type Error = Refused;
+
+    async fn connect(&self, context: ConnectContext) -> Result<Connection, Refused> {
+        self.0.connect(context).await
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_connector_is_dropped_with_the_pool() {
-    struct Flagged(Server, Arc<AtomicBool>);
-    impl Drop for Flagged {
-        fn drop(&mut self) {
-            self.1.store(true, Ordering::Relaxed);
-        }
-    }
-    impl mqtt_pool::Connect for Flagged {
-        type Connection = crate::server::Connection;
-        type Error = crate::server::Refused;
-        async fn connect(
-            &self,
-            context: mqtt_pool::ConnectContext,
-        ) -> Result<Self::Connection, Self::Error> {
-            self.0.connect(context).await
-        }
-    }
     let dropped = Arc::new(AtomicBool::new(false));
     let connector = Flagged(Server::default(), dropped.clone());
-    let pool = mqtt_pool::Pool::new(connector, mqtt_pool::PoolConfig::default()).unwrap();
+    let pool = Pool::new(connector, PoolConfig::default()).unwrap();
     let _lease = pool.get().await.unwrap();
+    settle().await;
     drop(pool);
     assert!(
         dropped.load(Ordering::Relaxed),

@@ -125,10 +125,9 @@ struct Dialling {
 
 impl Dialling {
     fn new(server: Server, slot: u32) -> Self {
-        server.with(|counts| {
-            assert!(counts.slots.insert(slot), "slot {slot} is taken");
-            counts.dialling += 1;
-        });
+        let is_free = server.with(|counts| counts.slots.insert(slot));
+        assert!(is_free, "slot {slot} is taken");
+        server.with(|counts| counts.dialling += 1);
         Self { server, slot }
     }
 }
