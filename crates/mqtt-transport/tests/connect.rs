@@ -1,5 +1,7 @@
 //! Connecting over real sockets, on addresses the system chose.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{error::Error, time::Duration};
 
 use mqtt_transport::{

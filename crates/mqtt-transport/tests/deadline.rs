@@ -1,5 +1,7 @@
 //! Read and write deadlines, in virtual time over connections in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{io, time::Duration};
 
 use mqtt_transport::{
