@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, BufMut, Bytes};
@@ -20,7 +21,7 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 use crate::{
     buffers::{self, Scratch},
     error::{LostCause, Operation},
-    shared::Shared,
+    shared::{Shared, State},
 };
 
 /// Packets handled under one hold of the lock, so that publishers are not kept waiting for long.
@@ -28,6 +29,11 @@ const PACKETS_PER_LOCK: usize = 128;
 
 /// Reads in one poll, before other tasks of the thread get their turn.
 const READS_PER_POLL: usize = 16;
+
+/// How long the readers of filling queues are waited for before QoS 0 messages are dropped. A reader
+/// that keeps up on average comes much sooner, even on a busy machine; one that has stopped costs
+/// the others this much once.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// While this much waits behind a blocked socket nothing is read, since each packet may add an
 /// acknowledgement: a server that does not read must not make us grow.
@@ -44,6 +50,8 @@ pub(crate) struct Driver<C> {
     /// How many bytes were received since the core was told.
     read: usize,
     timer: Pin<Box<Sleep>>,
+    /// Nothing is read until the readers of filling queues have come, or until then.
+    paused: Option<Instant>,
     /// Why the connection ends, once that is settled: what is left to write goes out first.
     end: Option<LostCause>,
 }
@@ -60,6 +68,7 @@ impl<C: Conn> Driver<C> {
             input,
             read: 0,
             timer,
+            paused: None,
             end: None,
         }
     }
@@ -81,8 +90,7 @@ impl<C: Conn> Driver<C> {
                 return Poll::Ready(cause);
             }
             match self.read(cx, scratch, blocked) {
-                Poll::Ready(Ok(pressure)) if pressure => break,
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(())) => {}
                 // What the core has to say about it goes out first.
                 Poll::Ready(Err(cause)) => self.end = Some(cause),
                 Poll::Pending if self.park(cx, blocked) => return Poll::Pending,
@@ -125,14 +133,16 @@ impl<C: Conn> Driver<C> {
         }
     }
 
-    /// Reads once and handles what came. Pending if there was nothing to read; true if the readers
-    /// of subscriptions should have a turn before more is read.
+    /// Reads once and handles what came. Pending if there was nothing to read, or it is not the time.
     fn read(
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut Scratch,
         blocked: bool,
-    ) -> Poll<Result<bool, LostCause>> {
+    ) -> Poll<Result<(), LostCause>> {
+        if self.pauses(cx) {
+            return Poll::Pending;
+        }
         if self.input.is_empty() {
             if blocked && self.shared.lock().core.unsent() >= MAX_UNSENT_TO_READ {
                 return Poll::Pending;
@@ -159,9 +169,9 @@ impl<C: Conn> Driver<C> {
         Poll::Ready(handled)
     }
 
-    /// Decodes and handles all of the input.
-    fn handle_input(&mut self, scratch: &mut Scratch) -> Result<bool, LostCause> {
-        let now = Instant::now().into_std();
+    /// Decodes and handles the input, to its end or until a reader is to be waited for.
+    fn handle_input(&mut self, scratch: &mut Scratch) -> Result<(), LostCause> {
+        let now = Instant::now();
         loop {
             let mut state = self.shared.lock();
             state.lend_buffer();
@@ -170,11 +180,8 @@ impl<C: Conn> Driver<C> {
                 let packet = match self.decoder.decode(&mut self.input) {
                     Ok(Some(packet)) => packet,
                     Ok(None) => {
-                        state.wake_for_room(&mut scratch.wakers);
-                        if state.closing && state.core.in_flight() == 0 {
-                            self.shared.changed.notify_waiters();
-                        }
-                        return Ok(std::mem::take(&mut state.pressure));
+                        self.handled(&mut state, scratch);
+                        return Ok(());
                     }
                     Err(error) => {
                         state.core.abort(error.reason_code());
@@ -182,15 +189,48 @@ impl<C: Conn> Driver<C> {
                     }
                 };
                 tracing::trace!(packet = %packet.packet_type(), "received");
-                if let Some(event) = state
-                    .core
-                    .handle_packet(packet, now)
-                    .map_err(LostCause::Protocol)?
-                {
+                let event = state.core.handle_packet(packet, now.into_std());
+                if let Some(event) = event.map_err(LostCause::Protocol)? {
                     state.on_event(event, &mut scratch.wakers)?;
+                }
+                if state.pressing > 0 {
+                    self.paused = Some(now + PAUSE);
+                    self.handled(&mut state, scratch);
+                    return Ok(());
                 }
             }
         }
+    }
+
+    /// What came may have made room for those who wait, or have been the last to be waited for.
+    fn handled(&self, state: &mut State, scratch: &mut Scratch) {
+        state.wake_for_room(&mut scratch.wakers);
+        if state.closing && state.core.in_flight() == 0 {
+            self.shared.changed.notify_waiters();
+        }
+    }
+
+    /// Whether the readers of filling queues are still waited for.
+    fn pauses(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(until) = self.paused else {
+            return false;
+        };
+        let mut state = self.shared.lock();
+        if state.pressing > 0 {
+            if self.timer.deadline() > until {
+                self.timer.as_mut().reset(until);
+            }
+            if Instant::now() < until {
+                // To be woken by it; an earlier deadline of the core is kept first.
+                if self.timer.as_mut().poll(cx).is_ready() {
+                    cx.waker().wake_by_ref();
+                }
+                return true;
+            }
+            state.stop_pausing();
+        }
+        self.paused = None;
+        false
     }
 
     /// Keeps the core's deadlines.
@@ -203,20 +243,27 @@ impl<C: Conn> Driver<C> {
                 .core
                 .handle_timeout(now.into_std())
                 .map_err(LostCause::Protocol)?;
-            let next = match state.core.next_deadline() {
-                Some(deadline) => Instant::from_std(deadline),
-                None => now + NEVER,
-            };
+            let next = state
+                .core
+                .next_deadline()
+                .map_or(now + NEVER, Instant::from_std);
             drop(state);
             self.timer.as_mut().reset(next);
         }
         Ok(())
     }
 
-    /// Leaves the driver's waker with the handles; false if they have left something to write.
+    /// Leaves the driver's waker with the handles; false if there is something to do already.
     fn park(&mut self, cx: &mut Context<'_>, blocked: bool) -> bool {
         let mut state = self.shared.lock();
+        if self.paused.is_some() && state.pressing == 0 {
+            return false;
+        }
         if blocked {
+            // The socket wakes it; a reader that was waited for may do so earlier.
+            if self.paused.is_some() {
+                state.driver = Some(cx.waker().clone());
+            }
             return true;
         }
         if state.core.unsent() > 0 {
@@ -241,7 +288,7 @@ impl<C: Conn> Driver<C> {
 const READ_AHEAD: usize = 64 * 1024;
 
 /// Longer than any process runs, for a timer that has nothing to wait for.
-const NEVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn lost(operation: Operation, source: io::Error) -> LostCause {
     LostCause::Io {

@@ -62,8 +62,8 @@ pub(crate) struct State {
     shared_acks: HashMap<AckId, usize>,
     /// The driver's waker while it sleeps.
     pub(crate) driver: Option<Waker>,
-    /// A subscription's queue is filling: let its reader run before more is read.
-    pub(crate) pressure: bool,
+    /// How many subscriptions' queues fill faster than their readers have run: the driver pauses.
+    pub(crate) pressing: usize,
     /// No new requests: the session is leaving.
     pub(crate) closing: bool,
     pub(crate) end: Option<Arc<ConnectionLost>>,
@@ -106,7 +106,7 @@ impl Shared {
                 subscriptions: Slab::new(),
                 shared_acks: HashMap::new(),
                 driver: None,
-                pressure: false,
+                pressing: 0,
                 closing: false,
                 end: None,
             }),
@@ -310,12 +310,20 @@ impl State {
             }
             for (key, queue) in &mut self.subscriptions {
                 if key != last && queue.wants(&message) {
-                    self.pressure |= queue.push(message.clone(), ack, wakers);
+                    self.pressing += usize::from(queue.push(message.clone(), ack, wakers));
                 }
             }
         }
         if let Some(queue) = self.subscriptions.get_mut(last) {
-            self.pressure |= queue.push(message, ack, wakers);
+            self.pressing += usize::from(queue.push(message, ack, wakers));
+        }
+    }
+
+    /// The readers of filling queues had their time: what comes now may be dropped.
+    pub(crate) fn stop_pausing(&mut self) {
+        self.pressing = 0;
+        for (_, queue) in &mut self.subscriptions {
+            queue.lag();
         }
     }
 

@@ -36,7 +36,19 @@ pub(crate) struct Queue {
     messages: VecDeque<Delivery>,
     bytes: usize,
     dropped: u64,
+    pace: Pace,
     pub(crate) waker: Option<Waker>,
+}
+
+/// How a reader of QoS 0 messages keeps up with them.
+///
+/// One that is merely waiting for its turn on a busy thread is given a moment before messages are
+/// dropped; one that stays away is not waited for again until it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    KeepsUp,
+    Pressing,
+    Lags,
 }
 
 impl Queue {
@@ -54,6 +66,7 @@ impl Queue {
             messages: VecDeque::new(),
             bytes: 0,
             dropped: 0,
+            pace: Pace::KeepsUp,
             waker: None,
         }
     }
@@ -71,7 +84,8 @@ impl Queue {
             .any(|filter| filter.matches(&message.topic))
     }
 
-    /// Takes a message, or drops one of QoS 0 and counts it; says whether the queue is half full.
+    /// Takes a message, or drops one of QoS 0 and counts it. Says whether the queue has begun to
+    /// press: it is half full, and its reader has not run since it was woken.
     ///
     /// QoS 1 and 2 are always taken: the server sends no more than receive maximum of them.
     pub(crate) fn push(
@@ -81,15 +95,37 @@ impl Queue {
         wakers: &mut Vec<Waker>,
     ) -> bool {
         let size = message.topic.len() + message.payload.len();
-        let full = self.messages.len() >= self.max_messages || self.bytes + size > self.max_bytes;
-        if full && message.qos == QoS::AtMostOnce {
-            self.dropped += 1;
-            return true;
+        let mut begins = false;
+        if message.qos == QoS::AtMostOnce {
+            if self.messages.len() >= self.max_messages || self.bytes + size > self.max_bytes {
+                self.dropped += 1;
+                return false;
+            }
+            let half =
+                self.messages.len() >= self.max_messages / 2 || self.bytes >= self.max_bytes / 2;
+            if half && self.pace == Pace::KeepsUp {
+                self.pace = Pace::Pressing;
+                begins = true;
+            }
         }
         self.bytes += size;
         self.messages.push_back(Delivery { message, ack });
         wakers.extend(self.waker.take());
-        self.messages.len() >= self.max_messages / 2 || self.bytes >= self.max_bytes / 2
+        begins
+    }
+
+    /// The reader did not come in time.
+    pub(crate) fn lag(&mut self) {
+        if self.pace == Pace::Pressing {
+            self.pace = Pace::Lags;
+        }
+    }
+
+    /// Everything that waits, for the reader. Says whether the queue has ceased to press.
+    fn take(&mut self, batch: &mut VecDeque<Delivery>) -> bool {
+        self.bytes = 0;
+        std::mem::swap(&mut self.messages, batch);
+        std::mem::replace(&mut self.pace, Pace::KeepsUp) == Pace::Pressing
     }
 }
 
@@ -154,6 +190,7 @@ impl Subscription {
             return Poll::Ready(Some(delivery.message));
         }
         let mut state = self.handle.shared.lock();
+        let mut resume = None;
         if self.batch.is_empty() {
             let ended = state.end.is_some();
             let Some(queue) = state.subscriptions.get_mut(self.key) else {
@@ -176,8 +213,14 @@ impl Subscription {
                 }
                 return Poll::Pending;
             }
-            queue.bytes = 0;
-            std::mem::swap(&mut queue.messages, &mut self.batch);
+            if queue.take(&mut self.batch) {
+                state.pressing = state.pressing.saturating_sub(1);
+                resume = if state.pressing == 0 {
+                    state.driver.take()
+                } else {
+                    None
+                };
+            }
         }
         let Some(delivery) = self.batch.pop_front() else {
             return Poll::Pending;
@@ -185,10 +228,10 @@ impl Subscription {
         if let Some(ack) = delivery.ack {
             state.lend_buffer();
             state.taken(ack);
-            let driver = state.wake_driver();
-            drop(state);
-            driver.into_iter().for_each(Waker::wake);
+            resume = resume.or_else(|| state.wake_driver());
         }
+        drop(state);
+        resume.into_iter().for_each(Waker::wake);
         Poll::Ready(Some(delivery.message))
     }
 
@@ -197,6 +240,9 @@ impl Subscription {
     fn give_up(&self, wait: bool) -> Option<usize> {
         let mut state = self.handle.shared.lock();
         let queue = state.subscriptions.try_remove(self.key)?;
+        if queue.pace == Pace::Pressing {
+            state.pressing = state.pressing.saturating_sub(1);
+        }
         let unread = self
             .batch
             .iter()
@@ -231,7 +277,7 @@ impl Subscription {
                 }
             }
         }
-        let driver = state.wake_driver();
+        let driver = state.driver.take();
         drop(state);
         driver.into_iter().for_each(Waker::wake);
         key

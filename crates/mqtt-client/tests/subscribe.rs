@@ -8,7 +8,7 @@ use std::{pin::pin, time::Duration};
 use common::{BOTH, config, now, open, settle};
 use futures_util::StreamExt;
 use mqtt_client::{
-    QoS, ReasonCode, Session, Subscribe, SubscribeError, Subscription, Version,
+    QoS, ReasonCode, Session, SessionConnector, Subscribe, SubscribeError, Subscription, Version,
     proto::packet::Packet,
 };
 use mqtt_testkit::ScriptedServer;
@@ -148,12 +148,43 @@ async fn qos_0_beyond_the_bound_is_dropped_and_counted() {
     for n in 0..25 {
         server.publish("a", n.to_string(), QoS::AtMostOnce, 0).await;
     }
-    settle().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(messages.dropped(), 15);
     for n in 0..10 {
         assert_eq!(messages.recv().await.unwrap().payload, n.to_string());
     }
     assert!(now(messages.recv()).await.is_none());
+}
+
+/// The flood is in before the reader gets its turn; it has stopped for good in the test above.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_merely_waits_for_its_turn_loses_nothing() {
+    const MESSAGES: usize = 100_000;
+    let (connector, mut listener) = mqtt_testkit::memory_with_capacity(1024 * 1024);
+    let connector = SessionConnector::with_connector(connector, config(Version::V5)).unwrap();
+    let (session, mut server) = tokio::join!(connector.connect(common::endpoint()), async {
+        let mut server = listener.accept().await;
+        server.accept().await;
+        server
+    });
+    let session = session.unwrap();
+    let subscribe = Subscribe::new("a").unwrap().with_max_messages(100);
+    let mut messages = subscribed(&session, &mut server, subscribe).await;
+    let flood = tokio::spawn(async move {
+        let message = [0x30, 0x05, 0x00, 0x01, 0x61, 0x00, 0x2A];
+        server.send_bytes(&message.repeat(MESSAGES)).await;
+        server
+    });
+    for received in 0..MESSAGES {
+        let message = tokio::time::timeout(Duration::from_secs(20), messages.recv()).await;
+        assert!(
+            message.is_ok(),
+            "{received} received, {} dropped",
+            messages.dropped()
+        );
+    }
+    assert_eq!(messages.dropped(), 0);
+    flood.await.unwrap();
 }
 
 /// [MQTT5-4.5.0-2] [MQTT3-4.5.0-2]
