@@ -8,8 +8,8 @@
 //! SUBSCRIBE -> AwaitSubAck -- SUBACK -> ended     UNSUBSCRIBE -> AwaitUnsubAck -- UNSUBACK -> ended
 //! ```
 //!
-//! An acknowledgement for an identifier that is not in use changes nothing (a PUBREC is answered
-//! with PUBREL, 5.0 section 4.3.3); one of the wrong kind is a protocol error.
+//! An acknowledgement for an identifier that is not in use changes nothing (a PUBREC that succeeds
+//! is answered with PUBREL, 5.0 section 4.3.3); one of the wrong kind is a protocol error.
 //!
 //! Slots grow with use. A free identifier goes to the end of the line, so that a late duplicate of
 //! an acknowledgement rarely meets a new message.
@@ -112,10 +112,11 @@ pub(super) struct Sending<T> {
     free: VecDeque<PacketId>,
     /// Publishes that have not ended.
     publishes: usize,
-    /// Those of them that were sent on this connection.
+    /// Those of them that were sent on this connection, as PUBLISH or PUBREL.
     on_wire: usize,
     next_order: u64,
-    /// Publishes of earlier connections that wait for the window, in order.
+    /// Publishes of earlier connections that wait for the window, in order; PUBRELs, which do not
+    /// wait, before them.
     resend: VecDeque<PacketId>,
 }
 
@@ -203,15 +204,32 @@ impl<T> Sending<T> {
     }
 
     fn end_publish(&mut self, id: PacketId, reason_code: ReasonCode) -> Step<T> {
+        if !self.cancel_resend(id) {
+            self.on_wire = self.on_wire.saturating_sub(1);
+        }
         let Some(awaiting) = self.close(id) else {
             return Step::Nothing;
         };
         self.publishes -= 1;
-        self.on_wire = self.on_wire.saturating_sub(1);
         Step::Ended {
             token: awaiting.into_token(),
             reason_code,
         }
+    }
+
+    /// An answer came before the publish was sent again. `false` if it does not wait for that.
+    fn cancel_resend(&mut self, id: PacketId) -> bool {
+        if self.resend.is_empty() {
+            return false;
+        }
+        let order = |id| {
+            let slot = self.slots.get(index(id)).and_then(Option::as_ref);
+            slot.and_then(Awaiting::publish_order)
+        };
+        let found = self
+            .resend
+            .binary_search_by_key(&order(id), |&waiting| order(waiting));
+        found.is_ok_and(|at| self.resend.remove(at).is_some())
     }
 
     /// PUBACK, PUBREC or PUBCOMP.
@@ -227,7 +245,7 @@ impl<T> Sending<T> {
             .and_then(Option::as_ref)
             .map(Awaiting::awaited);
         match (awaited, packet_type) {
-            (None, PacketType::PubRec) => {
+            (None, PacketType::PubRec) if !code.is_error() => {
                 Ok(Step::Release(ReasonCode::PACKET_IDENTIFIER_NOT_FOUND))
             }
             (None, _) => Ok(Step::Nothing),
@@ -263,6 +281,9 @@ impl<T> Sending<T> {
     /// The message is the server's now: forget it. PUBRELs go in the order of PUBRECs
     /// `[MQTT5-4.6.0-4]` `[MQTT3-4.6.0-4]`.
     fn release(&mut self, id: PacketId, received: ReasonCode) {
+        if self.cancel_resend(id) {
+            self.on_wire += 1;
+        }
         let order = self.order();
         if let Some(slot) = self.slots.get_mut(index(id))
             && let Some(awaiting) = slot.take()
@@ -346,32 +367,27 @@ impl<T> Sending<T> {
         });
         let mut open: Vec<_> = self
             .ids()
-            .filter_map(|(id, awaiting)| Some((awaiting.publish_order()?, id)))
+            .filter_map(|(id, awaiting)| {
+                let is_publish = awaiting.awaited() != PacketType::PubComp;
+                Some((is_publish, awaiting.publish_order()?, id))
+            })
             .collect();
         open.sort_unstable();
-        self.resend = open.into_iter().map(|(_, id)| id).collect();
+        self.resend = open.into_iter().map(|(_, _, id)| id).collect();
         lost
     }
 
-    /// The next publish to send again, if the window has room. A PUBREL needs none.
+    /// The next publish to send again, if the window has room. A PUBREL needs none
+    /// `[MQTT5-3.3.4-8]`.
     pub(super) fn next_resend(&mut self, window: usize) -> Option<(PacketId, &Awaiting<T>)> {
-        loop {
-            let &id = self.resend.front()?;
-            let released = match self.slots.get(index(id)) {
-                Some(Some(awaiting)) => awaiting.awaited() == PacketType::PubComp,
-                _ => {
-                    self.resend.pop_front();
-                    continue;
-                }
-            };
-            if !released && self.on_wire >= window {
-                return None;
-            }
-            self.resend.pop_front();
-            self.on_wire += 1;
-            let awaiting = self.slots.get(index(id))?.as_ref()?;
-            return Some((id, awaiting));
+        let &id = self.resend.front()?;
+        let awaiting = self.slots.get(index(id))?.as_ref()?;
+        if awaiting.awaited() != PacketType::PubComp && self.on_wire >= window {
+            return None;
         }
+        self.resend.pop_front();
+        self.on_wire += 1;
+        Some((id, awaiting))
     }
 
     /// Gives the memory of a past burst back.
