@@ -524,11 +524,17 @@ impl<T> Session<T> {
     }
 
     /// The application has taken a message, or in 5.0 refuses it with a code of 0x80 and above.
+    /// A code that PUBACK and PUBREC of a client cannot carry is told as the general one.
     ///
     /// Acknowledgements leave in the order in which the messages came, whatever the order of these
     /// calls `[MQTT5-4.6.0-2]` `[MQTT3-4.6.0-2]`. Nothing happens if the message came on an earlier
     /// connection and is to be sent again.
     pub fn acknowledge(&mut self, ack: AckId, reason_code: ReasonCode) {
+        let reason_code = match self.version {
+            // Its acknowledgements have no codes, so they always say that it was taken.
+            Version::V3 => ReasonCode::SUCCESS,
+            Version::V5 => receiving::from_client(reason_code),
+        };
         self.receiving.acknowledge(ack, reason_code);
         self.flush_acks();
     }

@@ -10,6 +10,9 @@
 //! Acknowledgements wait for their turn: they leave in the order in which the messages came
 //! `[MQTT5-4.6.0-2]` `[MQTT5-4.6.0-3]` `[MQTT3-4.6.0-2]` `[MQTT3-4.6.0-3]`. The QoS 2 states are
 //! Session State and outlive the connection; all else ends with it, and the server sends it again.
+//!
+//! The Receive Maximum bounds what is sent on one connection. Messages of earlier ones count while
+//! the application has them, so that it never holds more than that.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -59,7 +62,35 @@ enum ExactlyOnce {
         taken: Option<ReasonCode>,
     },
     /// PUBREC was sent.
-    Released,
+    Released {
+        /// Whether PUBLISH came on this connection.
+        here: bool,
+    },
+}
+
+impl ExactlyOnce {
+    /// Whether it is one of those the Receive Maximum is about: sent on this connection, or still
+    /// with the application. A PUBREL alone, after a reconnect, is not (5.0 section 4.9).
+    fn counts(&self) -> bool {
+        match self {
+            Self::Held { owed, taken, .. } => owed.is_some() || taken.is_none(),
+            Self::Released { here } => *here,
+        }
+    }
+}
+
+/// The code as a client can say it in PUBACK and PUBREC `[MQTT5-3.4.2-1]` `[MQTT5-3.5.2-1]`.
+pub(super) fn from_client(reason_code: ReasonCode) -> ReasonCode {
+    match reason_code {
+        ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR
+        | ReasonCode::NOT_AUTHORIZED
+        | ReasonCode::TOPIC_NAME_INVALID
+        | ReasonCode::PACKET_IDENTIFIER_IN_USE
+        | ReasonCode::QUOTA_EXCEEDED
+        | ReasonCode::PAYLOAD_FORMAT_INVALID => reason_code,
+        error if error.is_error() => ReasonCode::UNSPECIFIED_ERROR,
+        _ => ReasonCode::SUCCESS,
+    }
 }
 
 #[derive(Debug)]
@@ -68,7 +99,9 @@ pub(super) struct Receiving {
     owed: VecDeque<Owed>,
     first: u64,
     exactly_once: BTreeMap<PacketId, ExactlyOnce>,
-    at_least_once: usize,
+    /// Messages that count against the Receive Maximum, by QoS.
+    open_at_least_once: usize,
+    open_exactly_once: usize,
     receive_maximum: u16,
     topic_alias_maximum: u16,
     /// Topics by alias, on this connection only `[MQTT5-3.3.2-7]`.
@@ -81,7 +114,8 @@ impl Default for Receiving {
             owed: VecDeque::new(),
             first: 0,
             exactly_once: BTreeMap::new(),
-            at_least_once: 0,
+            open_at_least_once: 0,
+            open_exactly_once: 0,
             receive_maximum: u16::MAX,
             topic_alias_maximum: 0,
             aliases: Vec::new(),
@@ -116,8 +150,14 @@ impl Receiving {
             && let Some(state) = self.exactly_once.get_mut(&packet_id)
         {
             // A repeat `[MQTT5-4.3.3-10]` `[MQTT3-4.3.3-2]`: acknowledged again, not delivered again.
+            if !state.counts() {
+                self.open_exactly_once += 1;
+            }
             let ready = match state {
-                ExactlyOnce::Released => Some(ReasonCode::SUCCESS),
+                ExactlyOnce::Released { here } => {
+                    *here = true;
+                    Some(ReasonCode::SUCCESS)
+                }
                 ExactlyOnce::Held { owed: Some(_), .. } => return Ok(Arrival::Repeat),
                 ExactlyOnce::Held { owed, taken, .. } => {
                     *owed = Some(arrival);
@@ -131,7 +171,7 @@ impl Receiving {
             })?;
             return Ok(Arrival::Repeat);
         }
-        if self.open() >= usize::from(self.receive_maximum) {
+        if self.open_at_least_once + self.open_exactly_once >= usize::from(self.receive_maximum) {
             return Err(ProtocolError::ReceiveMaximumExceeded {
                 max: self.receive_maximum,
             });
@@ -149,8 +189,9 @@ impl Receiving {
                     taken: None,
                 };
                 self.exactly_once.insert(packet_id, held);
+                self.open_exactly_once += 1;
             }
-            QoS::AtMostOnce | QoS::AtLeastOnce => self.at_least_once += 1,
+            QoS::AtMostOnce | QoS::AtLeastOnce => self.open_at_least_once += 1,
         }
         Ok(Arrival::New(Some(AckId {
             packet_id,
@@ -170,6 +211,9 @@ impl Receiving {
                     owed,
                     taken,
                 }) if *arrival == ack.arrival => {
+                    if taken.is_none() && owed.is_none() {
+                        self.open_exactly_once -= 1;
+                    }
                     *taken = Some(reason_code);
                     *owed
                 }
@@ -186,28 +230,42 @@ impl Receiving {
 
     /// The next PUBACK or PUBREC, if it is its turn.
     pub(super) fn next_ack(&mut self) -> Option<(PacketType, Ack)> {
-        let ready = self.owed.front()?.ready?;
-        let Owed { packet_id, qos, .. } = self.owed.pop_front()?;
-        self.first += 1;
-        let ack = Ack::with_reason(packet_id, ready);
-        if qos != QoS::ExactlyOnce {
-            self.at_least_once = self.at_least_once.saturating_sub(1);
-            return Some((PacketType::PubAck, ack));
+        loop {
+            let ready = self.owed.front()?.ready?;
+            let Owed { packet_id, qos, .. } = self.owed.pop_front()?;
+            let place = self.first;
+            self.first += 1;
+            let ack = Ack::with_reason(packet_id, ready);
+            if qos != QoS::ExactlyOnce {
+                self.open_at_least_once -= 1;
+                return Some((PacketType::PubAck, ack));
+            }
+            match self.exactly_once.get_mut(&packet_id) {
+                Some(ExactlyOnce::Released { .. }) => {}
+                Some(ExactlyOnce::Held { owed, .. }) if *owed == Some(place) => {
+                    if ready.is_error() {
+                        // `[MQTT5-4.3.3-9]`: the identifier is free for a new message.
+                        self.exactly_once.remove(&packet_id);
+                        self.open_exactly_once -= 1;
+                    } else {
+                        self.exactly_once
+                            .insert(packet_id, ExactlyOnce::Released { here: true });
+                    }
+                }
+                // A repeat whose exchange PUBREL has completed since; the identifier may be in use
+                // for a new message.
+                Some(ExactlyOnce::Held { .. }) | None => continue,
+            }
+            return Some((PacketType::PubRec, ack));
         }
-        if ready.is_error() {
-            // `[MQTT5-4.3.3-9]`: the identifier is free for a new message.
-            self.exactly_once.remove(&packet_id);
-        } else {
-            self.exactly_once.insert(packet_id, ExactlyOnce::Released);
-        }
-        Some((PacketType::PubRec, ack))
     }
 
     /// PUBREL; returns the PUBCOMP it is answered with `[MQTT5-4.3.3-11]`.
     pub(super) fn on_pubrel(&mut self, packet_id: PacketId) -> Ack {
         match self.exactly_once.get(&packet_id) {
-            Some(ExactlyOnce::Released) => {
+            Some(&ExactlyOnce::Released { here }) => {
                 self.exactly_once.remove(&packet_id);
+                self.open_exactly_once -= usize::from(here);
                 Ack::new(packet_id)
             }
             Some(ExactlyOnce::Held { .. }) | None => {
@@ -220,23 +278,23 @@ impl Receiving {
     pub(super) fn connection_lost(&mut self) {
         self.first = self.next_arrival();
         self.owed = VecDeque::new();
-        self.at_least_once = 0;
         self.aliases = Vec::new();
         for state in self.exactly_once.values_mut() {
-            if let ExactlyOnce::Held { owed, .. } = state {
-                *owed = None;
+            match state {
+                ExactlyOnce::Held { owed, .. } => *owed = None,
+                ExactlyOnce::Released { here } => *here = false,
             }
         }
+        self.open_at_least_once = 0;
+        let open = self.exactly_once.values().filter(|state| state.counts());
+        self.open_exactly_once = open.count();
     }
 
     /// The session is gone.
     pub(super) fn clear(&mut self) {
         self.connection_lost();
         self.exactly_once.clear();
-    }
-
-    fn open(&self) -> usize {
-        self.at_least_once + self.exactly_once.len()
+        self.open_exactly_once = 0;
     }
 
     fn next_arrival(&self) -> u64 {
