@@ -29,6 +29,7 @@ impl<T> Session<T> {
         self.outbound.packet(u32::MAX, |out| connect.encode(out))?;
         self.connect = Some(Box::new(connect));
         self.phase = Phase::Connecting {
+            began: now,
             deadline: now + self.options.connack_timeout,
         };
         Ok(())
@@ -37,6 +38,7 @@ impl<T> Session<T> {
     pub(super) fn on_packet_connecting(
         &mut self,
         packet: Packet,
+        began: Instant,
         now: Instant,
     ) -> Result<Option<Event<T>>, ProtocolError> {
         let packet_type = packet.packet_type();
@@ -45,7 +47,7 @@ impl<T> Session<T> {
                 self.phase = Phase::Closed;
                 return Ok(Some(Event::Refused(Box::new(connack))));
             }
-            return self.on_accepted(connack, now).map(Some);
+            return self.on_accepted(connack, began, now).map(Some);
         }
         if let Packet::Auth(auth) = packet
             && self.authenticates()
@@ -55,7 +57,12 @@ impl<T> Session<T> {
         Err(self.unexpected(packet_type))
     }
 
-    fn on_accepted(&mut self, connack: ConnAck, now: Instant) -> Result<Event<T>, ProtocolError> {
+    fn on_accepted(
+        &mut self,
+        connack: ConnAck,
+        began: Instant,
+        now: Instant,
+    ) -> Result<Event<T>, ProtocolError> {
         let Some(connect) = &mut self.connect else {
             return Err(self.unexpected(crate::packet::PacketType::ConnAck));
         };
@@ -73,7 +80,7 @@ impl<T> Session<T> {
             .properties
             .server_keep_alive
             .unwrap_or(connect.keep_alive);
-        self.keep_alive = KeepAlive::start(Duration::from_secs(keep_alive.into()), now);
+        self.keep_alive = KeepAlive::start(Duration::from_secs(keep_alive.into()), began, now);
         self.limits = Limits::of(&connack);
         self.has_state = true;
         self.phase = Phase::Connected;

@@ -33,13 +33,16 @@ pub(super) enum Tick {
 }
 
 impl KeepAlive {
-    pub(super) fn start(keep_alive: Duration, now: Instant) -> Self {
+    /// Starts at CONNACK, `now`. The last packet sent is CONNECT, at `sent`.
+    pub(super) fn start(keep_alive: Duration, sent: Instant, now: Instant) -> Self {
         let half = keep_alive / 2;
-        let next = (!half.is_zero()).then(|| now + half);
+        // A slow CONNACK has taken the place of the first look.
+        let is_slow = now >= sent + half;
+        let first = if is_slow { half * 2 } else { half };
         Self {
             half,
-            next,
-            sent: true,
+            next: (!half.is_zero()).then(|| sent + first),
+            sent: !is_slow,
             received: true,
             bytes: 0,
             probing: false,
@@ -110,7 +113,7 @@ mod tests {
     #[test]
     fn an_idle_client_pings_once_a_keep_alive() {
         let mut now = Instant::now();
-        let mut keep_alive = KeepAlive::start(HALF * 2, now);
+        let mut keep_alive = KeepAlive::start(HALF * 2, now, now);
         for _ in 0..5 {
             assert_eq!(
                 ticks(&mut keep_alive, &mut now, 2),
@@ -124,7 +127,7 @@ mod tests {
     #[test]
     fn a_busy_client_does_not_ping() {
         let mut now = Instant::now();
-        let mut keep_alive = KeepAlive::start(HALF * 2, now);
+        let mut keep_alive = KeepAlive::start(HALF * 2, now, now);
         for _ in 0..10 {
             keep_alive.sent();
             keep_alive.received();
@@ -159,7 +162,7 @@ mod tests {
     #[test]
     fn a_silent_server_is_dead_after_one_and_a_half_keep_alive_though_we_keep_sending() {
         let mut now = Instant::now();
-        let mut keep_alive = KeepAlive::start(HALF * 2, now);
+        let mut keep_alive = KeepAlive::start(HALF * 2, now, now);
         let mut seen = Vec::new();
         for _ in 0..3 {
             keep_alive.sent();
@@ -179,7 +182,8 @@ mod tests {
 
     #[test]
     fn zero_switches_it_off() {
-        let keep_alive = KeepAlive::start(Duration::ZERO, Instant::now());
+        let now = Instant::now();
+        let keep_alive = KeepAlive::start(Duration::ZERO, now, now);
         assert_eq!(keep_alive.next_deadline(), None);
     }
 }

@@ -173,7 +173,7 @@ pub struct Refused<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Disconnected,
-    Connecting { deadline: Instant },
+    Connecting { began: Instant, deadline: Instant },
     Connected,
     Closed,
 }
@@ -273,7 +273,7 @@ impl<T> Session<T> {
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub fn next_deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Connecting { deadline } => Some(deadline),
+            Phase::Connecting { deadline, .. } => Some(deadline),
             Phase::Connected => self.keep_alive.next_deadline(),
             Phase::Disconnected | Phase::Closed => None,
         }
@@ -291,7 +291,7 @@ impl<T> Session<T> {
         self.keep_alive.received();
         let result = match self.phase {
             Phase::Connected => self.on_packet(packet),
-            Phase::Connecting { .. } => self.on_packet_connecting(packet, now),
+            Phase::Connecting { began, .. } => self.on_packet_connecting(packet, began, now),
             Phase::Disconnected | Phase::Closed => Ok(None),
         };
         if let Err(error) = &result {
@@ -310,7 +310,7 @@ impl<T> Session<T> {
     /// gone: close the connection.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ProtocolError> {
         match self.phase {
-            Phase::Connecting { deadline } if now >= deadline => {
+            Phase::Connecting { deadline, .. } if now >= deadline => {
                 self.phase = Phase::Closed;
                 Err(ProtocolError::ConnAckTimeout {
                     timeout: self.options.connack_timeout,
