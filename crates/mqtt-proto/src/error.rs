@@ -458,6 +458,10 @@ pub enum UsageError {
     /// There is no connection to send it on.
     #[error("not connected")]
     NotConnected,
+    /// The last connection was not ended, and CONNECT is sent once on each `[MQTT5-3.1.0-2]`
+    /// `[MQTT3-3.1.0-2]`.
+    #[error("already connected")]
+    AlreadyConnected,
     /// All 65,535 packet identifiers are in use.
     #[error("all packet identifiers are in use")]
     NoPacketId,

@@ -14,7 +14,14 @@ impl<T> Session<T> {
     /// To be called once for each network connection, after [`connection_lost`](Self::connection_lost)
     /// for the one before. The CONNECT is also where our limits are read from: receive maximum,
     /// maximum packet size, topic alias maximum, session expiry, keep-alive.
+    ///
+    /// With a clean start, or under another client identifier, the session so far is over whatever
+    /// becomes of this connection: its open publishes are among those lost when the server accepts
+    /// or the connection ends.
     pub fn connect(&mut self, mut connect: Connect, now: Instant) -> Result<(), UsageError> {
+        if self.phase != Phase::Disconnected {
+            return Err(UsageError::AlreadyConnected);
+        }
         check(&connect)?;
         if connect.client_id.is_empty() && !connect.clean_start {
             // The identifier a server assigned is the session's from then on (5.0 section 3.2.2.3.7).
@@ -22,11 +29,19 @@ impl<T> Session<T> {
                 connect.client_id = assigned.clone();
             }
         }
+        self.outbound.clear();
+        self.outbound.packet(u32::MAX, |out| connect.encode(out))?;
+        // The server drops its side when it reads this, though its CONNACK may never arrive
+        // `[MQTT5-3.1.2-4]` `[MQTT3-3.1.2-6]`; and the client identifier is the session's key
+        // `[MQTT5-3.1.3-2]` `[MQTT3-3.1.3-2]`.
+        if connect.clean_start || self.client_id() != Some(&connect.client_id) {
+            self.has_state = false;
+            self.receiving.clear();
+        }
         self.version = connect.version;
         self.limits = Limits::default();
         self.receiving.set_limits(&connect);
-        self.outbound.clear();
-        self.outbound.packet(u32::MAX, |out| connect.encode(out))?;
+        self.session_expiry_interval = connect.properties.session_expiry_interval.unwrap_or(0);
         self.connect = Some(Box::new(connect));
         self.phase = Phase::Connecting {
             began: now,
@@ -73,8 +88,8 @@ impl<T> Session<T> {
         if let Some(assigned) = &connack.properties.assigned_client_identifier {
             connect.client_id = assigned.clone();
         }
-        if connack.properties.session_expiry_interval.is_some() {
-            connect.properties.session_expiry_interval = connack.properties.session_expiry_interval;
+        if let Some(expiry) = connack.properties.session_expiry_interval {
+            self.session_expiry_interval = expiry;
         }
         let keep_alive = connack
             .properties
@@ -82,9 +97,10 @@ impl<T> Session<T> {
             .unwrap_or(connect.keep_alive);
         self.keep_alive = KeepAlive::start(Duration::from_secs(keep_alive.into()), began, now);
         self.limits = Limits::of(&connack);
+        let resumes = connack.session_present && self.has_state;
         self.has_state = true;
         self.phase = Phase::Connected;
-        let lost = if connack.session_present {
+        let lost = if resumes {
             let (version, limits) = (self.version, &self.limits);
             self.sending
                 .resume(|message| limits.check_resend(message, version))
@@ -99,13 +115,10 @@ impl<T> Session<T> {
     /// Whether the Session State is kept when the connection ends `[MQTT5-3.1.2-23]`
     /// `[MQTT3-3.1.2-4]`.
     pub(super) fn outlives_connection(&self) -> bool {
-        let Some(connect) = &self.connect else {
-            return false;
-        };
         self.has_state
             && match self.version {
-                Version::V3 => !connect.clean_start,
-                Version::V5 => connect.properties.session_expiry_interval.unwrap_or(0) > 0,
+                Version::V3 => self.connect.as_ref().is_some_and(|it| !it.clean_start),
+                Version::V5 => self.session_expiry_interval > 0,
             }
     }
 }

@@ -199,6 +199,8 @@ pub struct Session<T> {
     version: Version,
     /// Whether the client has Session State that a server may resume.
     has_state: bool,
+    /// How long that outlives its connection, in seconds: as asked, or as the server answered.
+    session_expiry_interval: u32,
     limits: Limits,
     sending: Sending<T>,
     receiving: Receiving,
@@ -215,6 +217,7 @@ impl<T> Session<T> {
             connect: None,
             version: Version::default(),
             has_state: false,
+            session_expiry_interval: 0,
             limits: Limits::default(),
             sending: Sending::default(),
             receiving: Receiving::default(),
@@ -351,12 +354,20 @@ impl<T> Session<T> {
 
     /// Closes on our side because of an error that is not the session's own, such as a malformed
     /// packet: in 5.0 a DISCONNECT says why `[MQTT5 4.13.1]`. Nothing is sent after it.
+    ///
+    /// A code that only a server sends is told as an unspecified error `[MQTT5-3.14.2-1]`.
     pub fn abort(&mut self, reason_code: ReasonCode) {
-        if matches!(self.phase, Phase::Connecting { .. } | Phase::Connected)
-            && self.version == Version::V5
-        {
-            let disconnect = Packet::Disconnect(Disconnect::new(reason_code));
-            self.write(&disconnect).unwrap_or_default();
+        match self.phase {
+            Phase::Disconnected | Phase::Closed => return,
+            Phase::Connecting { .. } | Phase::Connected => {}
+        }
+        if self.version == Version::V5 {
+            let mut disconnect = Disconnect::new(reason_code);
+            if !disconnect.is_from_client() {
+                disconnect.reason_code = ReasonCode::UNSPECIFIED_ERROR;
+            }
+            self.write(&Packet::Disconnect(disconnect))
+                .unwrap_or_default();
         }
         self.phase = Phase::Closed;
     }
@@ -380,12 +391,14 @@ impl<T> Session<T> {
         let code = disconnect.reason_code;
         if let Err(UsageError::PacketTooLarge { .. }) = self.write(&Packet::Disconnect(disconnect))
         {
-            // `[MQTT5-3.14.2-3]`: without its texts.
-            self.write(&Packet::Disconnect(Disconnect::new(code)))?;
+            // Without its texts `[MQTT5-3.14.2-3]` `[MQTT5-3.14.2-4]`.
+            let mut plain = Disconnect::new(code);
+            if expiry.is_some() {
+                plain.properties.session_expiry_interval = expiry;
+            }
+            self.write(&Packet::Disconnect(plain))?;
         }
-        if let (Some(connect), Some(expiry)) = (&mut self.connect, expiry) {
-            connect.properties.session_expiry_interval = Some(expiry);
-        }
+        self.session_expiry_interval = expiry.unwrap_or(self.session_expiry_interval);
         self.phase = Phase::Closed;
         Ok(())
     }
