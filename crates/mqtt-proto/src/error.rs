@@ -350,6 +350,12 @@ pub enum ProtocolError {
         /// What came.
         packet_type: PacketType,
     },
+    /// An AUTH or CONNACK without the authentication method of our CONNECT, or with another.
+    #[error("{packet_type} does not repeat the authentication method of CONNECT [MQTT5-4.12.0-5]")]
+    AuthenticationMethod {
+        /// What came.
+        packet_type: PacketType,
+    },
     /// No CONNACK in time.
     #[error("no CONNACK within {timeout:?} [MQTT5 3.2] [MQTT3 3.2]")]
     ConnAckTimeout {
@@ -374,7 +380,8 @@ impl ProtocolError {
             | Self::UnknownSessionPresent
             | Self::WrongAcknowledgement { .. }
             | Self::ReasonCodeCount { .. }
-            | Self::UnaskedProblemInformation { .. } => ReasonCode::PROTOCOL_ERROR,
+            | Self::UnaskedProblemInformation { .. }
+            | Self::AuthenticationMethod { .. } => ReasonCode::PROTOCOL_ERROR,
             Self::ReceiveMaximumExceeded { .. } => ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
             Self::TopicAliasTooLarge { .. } | Self::UnknownTopicAlias { .. } => {
                 ReasonCode::TOPIC_ALIAS_INVALID
@@ -455,6 +462,12 @@ pub enum UsageError {
     /// `[MQTT5-3.14.2-1]`.
     #[error("a client cannot disconnect with {0}")]
     DisconnectReason(ReasonCode),
+    /// AUTH with another method than that of CONNECT `[MQTT5-4.12.0-5]`.
+    #[error("the connection has another authentication method")]
+    OtherAuthenticationMethod,
+    /// An AUTH code a client does not send, or not at this point `[MQTT5-3.15.2-1]`.
+    #[error("a client cannot send AUTH with {0} now")]
+    AuthenticationReason(ReasonCode),
     /// There is no connection to send it on.
     #[error("not connected")]
     NotConnected,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Connected, Event, KeepAlive, Limits, Phase, Session};
 use crate::{
     ProtocolError, UsageError, Version,
-    packet::{ConnAck, Connect, Packet},
+    packet::{ConnAck, Connect, Packet, PacketType},
 };
 
 impl<T> Session<T> {
@@ -62,12 +62,12 @@ impl<T> Session<T> {
                 self.phase = Phase::Closed;
                 return Ok(Some(Event::Refused(Box::new(connack))));
             }
+            let method = connack.properties.authentication_method.as_ref();
+            self.check_method(PacketType::ConnAck, method)?;
             return self.on_accepted(connack, began, now).map(Some);
         }
-        if let Packet::Auth(auth) = packet
-            && self.authenticates()
-        {
-            return Ok(Some(Event::Auth(Box::new(auth))));
+        if let Packet::Auth(auth) = packet {
+            return self.on_auth(auth).map(Some);
         }
         Err(self.unexpected(packet_type))
     }
@@ -79,7 +79,7 @@ impl<T> Session<T> {
         now: Instant,
     ) -> Result<Event<T>, ProtocolError> {
         let Some(connect) = &mut self.connect else {
-            return Err(self.unexpected(crate::packet::PacketType::ConnAck));
+            return Err(self.unexpected(PacketType::ConnAck));
         };
         let may_resume = !connect.clean_start && (self.has_state || self.options.adopt_session);
         if connack.session_present && !may_resume {

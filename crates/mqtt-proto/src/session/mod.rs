@@ -34,6 +34,7 @@ use crate::{
     },
 };
 
+mod authenticating;
 mod connecting;
 mod keep_alive;
 mod limits;
@@ -552,17 +553,6 @@ impl<T> Session<T> {
         self.flush_acks();
     }
 
-    /// Goes on with enhanced authentication, or begins a re-authentication.
-    pub fn authenticate(&mut self, auth: Auth) -> Result<(), UsageError> {
-        if !matches!(self.phase, Phase::Connecting { .. } | Phase::Connected) {
-            return Err(UsageError::NotConnected);
-        }
-        if !self.authenticates() {
-            return Err(UsageError::NoAuthenticationMethod);
-        }
-        self.write(&Packet::Auth(auth))
-    }
-
     // Reactions.
 
     fn on_packet(&mut self, packet: Packet) -> Result<Option<Event<T>>, ProtocolError> {
@@ -627,14 +617,13 @@ impl<T> Session<T> {
                 self.phase = Phase::Closed;
                 Ok(Some(Event::Disconnected(Box::new(disconnect))))
             }
-            Packet::Auth(auth) if self.authenticates() => Ok(Some(Event::Auth(Box::new(auth)))),
+            Packet::Auth(auth) => self.on_auth(auth).map(Some),
             Packet::Connect(_)
             | Packet::ConnAck(_)
             | Packet::Subscribe(_)
             | Packet::Unsubscribe(_)
             | Packet::PingReq
-            | Packet::Disconnect(_)
-            | Packet::Auth(_) => Err(self.unexpected(packet.packet_type())),
+            | Packet::Disconnect(_) => Err(self.unexpected(packet.packet_type())),
         }
     }
 
@@ -664,8 +653,6 @@ impl<T> Session<T> {
         }
     }
 
-    /// With Request Problem Information 0 a server sends no texts in acknowledgements
-    /// `[MQTT5 3.1.2.11.7]`.
     fn check_problem_information(
         &self,
         packet_type: PacketType,
@@ -674,12 +661,18 @@ impl<T> Session<T> {
         if properties.is_empty() {
             return Ok(());
         }
+        let has_texts =
+            properties.reason_string.is_some() || !properties.user_properties.is_empty();
+        self.check_texts(packet_type, has_texts)
+    }
+
+    /// With Request Problem Information 0 a server sends texts in PUBLISH, CONNACK and DISCONNECT
+    /// only `[MQTT5 3.1.2.11.7]`.
+    fn check_texts(&self, packet_type: PacketType, has_texts: bool) -> Result<(), ProtocolError> {
         let asked = self
             .connect
             .as_ref()
             .and_then(|connect| connect.properties.request_problem_information);
-        let has_texts =
-            properties.reason_string.is_some() || !properties.user_properties.is_empty();
         if asked == Some(false) && has_texts {
             return Err(ProtocolError::UnaskedProblemInformation { packet_type });
         }
@@ -699,12 +692,6 @@ impl<T> Session<T> {
         } else {
             Err(UsageError::NotConnected)
         }
-    }
-
-    fn authenticates(&self) -> bool {
-        self.connect
-            .as_ref()
-            .is_some_and(|connect| connect.properties.authentication_method.is_some())
     }
 
     fn window(&self) -> usize {
