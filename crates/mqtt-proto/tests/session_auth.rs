@@ -122,9 +122,10 @@ fn a_server_with_another_method_ends_the_connection() {
         assert_eq!(pair.sent(), [disconnect(ReasonCode::PROTOCOL_ERROR)]);
         assert!(!pair.session.is_connected());
     };
+    // One that goes on without a name is not even a packet.
     let unnamed = || {
         Packet::Auth(Auth {
-            reason_code: CONTINUE,
+            reason_code: ReasonCode::SUCCESS,
             properties: Properties::default(),
         })
     };

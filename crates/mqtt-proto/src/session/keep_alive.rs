@@ -147,7 +147,7 @@ mod tests {
             ),
         ] {
             let mut now = Instant::now();
-            let mut keep_alive = KeepAlive::start(HALF * 2, now);
+            let mut keep_alive = KeepAlive::start(HALF * 2, now, now);
             let mut seen = Tick::Quiet;
             for _ in 0..3 {
                 keep_alive.sent();
