@@ -76,12 +76,11 @@ fn client(args: &[String]) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let report = runtime.block_on(contender::run(
-        contender.parse()?,
-        work.parse()?,
-        server,
-        operations.parse()?,
-    ))?;
+    let (contender, work, operations) = (contender.parse()?, work.parse()?, operations.parse()?);
+    // In a task, as in most programs: to wake a runtime's main future costs a system call.
+    let run =
+        async move { tokio::spawn(contender::run(contender, work, server, operations)).await };
+    let report = runtime.block_on(run)??;
     println!("{report}");
     Ok(())
 }

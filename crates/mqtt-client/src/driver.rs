@@ -118,7 +118,17 @@ impl<C: Conn> Driver<C> {
                 scratch.wakers.drain(..).for_each(Waker::wake);
             }
             while self.out.has_remaining() {
-                match poll_write_buf(Pin::new(&mut self.conn), cx, &mut self.out) {
+                let conn = Pin::new(&mut self.conn);
+                // One piece is cheaper to write as such.
+                let written = if self.out.chunk().len() == self.out.remaining() {
+                    conn.poll_write(cx, self.out.chunk()).map_ok(|n| {
+                        self.out.advance(n);
+                        n
+                    })
+                } else {
+                    poll_write_buf(conn, cx, &mut self.out)
+                };
+                match written {
                     Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                     Poll::Ready(Ok(_)) => {}
                     Poll::Ready(Err(error)) => return Err(error),
