@@ -221,7 +221,10 @@ async fn exchange<C: Conn>(
                 .handle_packet(packet, Instant::now().into_std())
                 .map_err(ConnectCause::Protocol)?;
             match event {
-                Some(Event::Connected(connected)) => return Ok((connected.connack, input)),
+                Some(Event::Connected(connected)) => {
+                    // Copied, if there is any, so that the session does not keep the buffer.
+                    return Ok((connected.connack, Bytes::copy_from_slice(&input)));
+                }
                 Some(Event::Refused(connack)) => return Err(ConnectCause::Refused(connack)),
                 _ => {}
             }

@@ -190,6 +190,8 @@ impl<C: Conn> Driver<C> {
                 let packet = match self.decoder.decode(&mut self.input) {
                     Ok(Some(packet)) => packet,
                     Ok(None) => {
+                        // Not even an empty slice keeps the thread's buffer from being used again.
+                        self.input = Bytes::new();
                         self.handled(&mut state, scratch);
                         return Ok(());
                     }
