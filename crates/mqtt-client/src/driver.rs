@@ -50,6 +50,8 @@ pub(crate) struct Driver<C> {
     /// How many bytes were received since the core was told.
     read: usize,
     timer: Pin<Box<Sleep>>,
+    /// Whom the timer wakes.
+    timer_waker: Option<Waker>,
     /// Nothing is read until the readers of filling queues have come, or until then.
     paused: Option<Instant>,
     /// Why the connection ends, once that is settled: what is left to write goes out first.
@@ -68,6 +70,7 @@ impl<C: Conn> Driver<C> {
             input,
             read: 0,
             timer,
+            timer_waker: None,
             paused: None,
             end: None,
         }
@@ -82,12 +85,16 @@ impl<C: Conn> Driver<C> {
                 Ok(blocked) => blocked,
                 Err(source) => return Poll::Ready(lost(Operation::Write, source)),
             };
-            if let Some(cause) = self.end.take() {
+            if self.end.is_some() {
                 if blocked {
-                    self.end = Some(cause);
                     return Poll::Pending;
                 }
-                return Poll::Ready(cause);
+                if self.shared.lock().core.unsent() > 0 {
+                    continue;
+                }
+                if let Some(cause) = self.end.take() {
+                    return Poll::Ready(cause);
+                }
             }
             match self.read(cx, scratch, blocked) {
                 Poll::Ready(Ok(())) => {}
@@ -101,45 +108,43 @@ impl<C: Conn> Driver<C> {
         Poll::Pending
     }
 
-    /// Writes until nothing is left or the socket takes no more; says whether it is the latter.
+    /// Writes what there is, if the socket takes it; says whether it does not.
     fn write(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
-        loop {
-            if self.out.is_empty() {
-                let empty = std::mem::take(&mut self.out);
-                let mut state = self.shared.lock();
-                if state.core.unsent() == 0 {
-                    drop(state);
-                    self.out = empty;
-                    return Ok(false);
-                }
-                self.out = state.core.take_outbound(empty);
-                state.wake_for_room(&mut scratch.wakers);
+        if self.out.is_empty() {
+            let empty = std::mem::take(&mut self.out);
+            let mut state = self.shared.lock();
+            if state.core.unsent() == 0 {
                 drop(state);
-                scratch.wakers.drain(..).for_each(Waker::wake);
+                self.out = empty;
+                return Ok(false);
             }
-            while self.out.has_remaining() {
-                let conn = Pin::new(&mut self.conn);
-                // One piece is cheaper to write as such.
-                let written = if self.out.chunk().len() == self.out.remaining() {
-                    conn.poll_write(cx, self.out.chunk()).map_ok(|n| {
-                        self.out.advance(n);
-                        n
-                    })
-                } else {
-                    poll_write_buf(conn, cx, &mut self.out)
-                };
-                match written {
-                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                    Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(error)) => return Err(error),
-                    Poll::Pending => return Ok(true),
-                }
-            }
-            match Pin::new(&mut self.conn).poll_flush(cx) {
-                Poll::Ready(Ok(())) => {}
+            self.out = state.core.take_outbound(empty);
+            state.wake_for_room(&mut scratch.wakers);
+            drop(state);
+            scratch.wakers.drain(..).for_each(Waker::wake);
+        }
+        while self.out.has_remaining() {
+            let conn = Pin::new(&mut self.conn);
+            // One piece is cheaper to write as such.
+            let written = if self.out.chunk().len() == self.out.remaining() {
+                conn.poll_write(cx, self.out.chunk()).map_ok(|n| {
+                    self.out.advance(n);
+                    n
+                })
+            } else {
+                poll_write_buf(conn, cx, &mut self.out)
+            };
+            match written {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Ok(true),
             }
+        }
+        match Pin::new(&mut self.conn).poll_flush(cx) {
+            Poll::Ready(Ok(())) => Ok(false),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Ok(true),
         }
     }
 
@@ -184,7 +189,6 @@ impl<C: Conn> Driver<C> {
         let now = Instant::now();
         loop {
             let mut state = self.shared.lock();
-            state.lend_buffer();
             state.core.bytes_received(std::mem::take(&mut self.read));
             for _ in 0..PACKETS_PER_LOCK {
                 let packet = match self.decoder.decode(&mut self.input) {
@@ -247,6 +251,15 @@ impl<C: Conn> Driver<C> {
 
     /// Keeps the core's deadlines.
     fn handle_timeouts(&mut self, cx: &mut Context<'_>) -> Result<(), LostCause> {
+        // A timer that knows whom to wake needs no other look than whether it has fired.
+        let known = self
+            .timer_waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()));
+        if known && !self.timer.is_elapsed() {
+            return Ok(());
+        }
+        self.timer_waker = Some(cx.waker().clone());
         while self.timer.as_mut().poll(cx).is_ready() {
             let mut state = self.shared.lock();
             let now = Instant::now();

@@ -18,9 +18,16 @@ pub struct Outbound {
     bytes: Vec<u8>,
     /// How much of `bytes` was written.
     written: usize,
-    /// Payloads, each with the place in `bytes` before which it goes.
-    chained: VecDeque<(usize, Bytes)>,
-    chained_len: usize,
+    /// Boxed, since it is rare and the rest is moved about a lot.
+    chain: Option<Box<Chain>>,
+}
+
+/// Payloads that were not copied; never empty.
+#[derive(Debug, Default)]
+struct Chain {
+    /// Each with the place in `bytes` before which it goes.
+    payloads: VecDeque<(usize, Bytes)>,
+    len: usize,
 }
 
 impl Outbound {
@@ -58,8 +65,10 @@ impl Outbound {
         if message.payload.len() < CHAIN_FROM {
             self.bytes.extend_from_slice(&message.payload);
         } else {
-            self.chained_len += message.payload.len();
-            self.chained
+            let chain = self.chain.get_or_insert_default();
+            chain.len += message.payload.len();
+            chain
+                .payloads
                 .push_back((self.bytes.len(), message.payload.clone()));
         }
         Ok(())
@@ -72,7 +81,8 @@ impl Outbound {
 
     /// How many bytes wait.
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.written + self.chained_len
+        let chained = self.chain.as_ref().map_or(0, |chain| chain.len);
+        self.bytes.len() - self.written + chained
     }
 
     /// Whether none wait.
@@ -84,13 +94,20 @@ impl Outbound {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.written = 0;
-        self.chained.clear();
-        self.chained_len = 0;
+        self.chain = None;
+    }
+
+    /// The chained payloads, in order.
+    fn payloads(&self) -> impl Iterator<Item = &(usize, Bytes)> {
+        self.chain.iter().flat_map(|chain| &chain.payloads)
     }
 
     /// The bytes of `self.bytes` that go before the next chained payload.
     fn copied(&self) -> &[u8] {
-        let end = self.chained.front().map_or(self.bytes.len(), |(at, _)| *at);
+        let end = self
+            .payloads()
+            .next()
+            .map_or(self.bytes.len(), |(at, _)| *at);
         self.bytes.get(self.written..end).unwrap_or_default()
     }
 }
@@ -112,6 +129,22 @@ impl From<Outbound> for Vec<u8> {
     }
 }
 
+impl Chain {
+    /// Takes up to `n` bytes off the first payload, and says how many.
+    fn advance(&mut self, n: usize) -> usize {
+        let Some((_, payload)) = self.payloads.front_mut() else {
+            return n;
+        };
+        let step = payload.len().min(n);
+        payload.advance(step);
+        self.len -= step;
+        if payload.is_empty() {
+            self.payloads.pop_front();
+        }
+        step
+    }
+}
+
 impl Buf for Outbound {
     fn remaining(&self) -> usize {
         self.len()
@@ -119,7 +152,7 @@ impl Buf for Outbound {
 
     fn chunk(&self) -> &[u8] {
         let copied = self.copied();
-        match self.chained.front() {
+        match self.payloads().next() {
             Some((_, payload)) if copied.is_empty() => payload,
             _ => copied,
         }
@@ -140,7 +173,7 @@ impl Buf for Outbound {
             filled += 1;
             true
         };
-        for (at, payload) in &self.chained {
+        for (at, payload) in self.payloads() {
             if !put(self.bytes.get(from..*at).unwrap_or_default()) || !put(payload) {
                 return filled;
             }
@@ -158,13 +191,10 @@ impl Buf for Outbound {
                 let step = copied.min(n);
                 self.written += step;
                 n -= step;
-            } else if let Some((_, payload)) = self.chained.front_mut() {
-                let step = payload.len().min(n);
-                payload.advance(step);
-                self.chained_len -= step;
-                n -= step;
-                if payload.is_empty() {
-                    self.chained.pop_front();
+            } else if let Some(chain) = &mut self.chain {
+                n -= chain.advance(n);
+                if chain.payloads.is_empty() {
+                    self.chain = None;
                 }
             }
         }
