@@ -127,7 +127,7 @@ pub(crate) async fn run(options: Options) -> Result<bool, Box<dyn Error>> {
         all_well &= exchange(&pool, &subscriber, &run, qos, &options).await?;
     }
 
-    println!("pool     {:?}", pool.status());
+    println!("pool     {}", pool.status());
     pool.close().await;
     subscriber.disconnect().await?;
     if let Some(embedded) = embedded {

@@ -59,3 +59,8 @@ pub use mqtt_proto::{
 };
 #[doc(no_inline)]
 pub use mqtt_transport::{self as transport, Endpoint};
+
+/// Compiles the example of the repository's front page.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct FrontPage;
