@@ -78,7 +78,7 @@ impl Pair {
     #[allow(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
     pub fn with_options(version: Version, options: SessionOptions) -> Self {
         Self {
-            max_in_flight: options.max_in_flight.into(),
+            max_in_flight: options.max_in_flight.max(1).into(),
             session: Session::new(options),
             now: Instant::now(),
             version,

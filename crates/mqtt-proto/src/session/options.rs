@@ -1,0 +1,62 @@
+use std::time::Duration;
+
+/// What the session holds itself to, beyond what CONNECT says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionOptions {
+    /// The most QoS 1 and 2 publishes open at a time; the server's Receive Maximum lowers it.
+    /// Default 100: what the strictest public services take from a 3.1.1 client, which no server
+    /// can tell its limit. Throughput is at most this many messages per round trip. 0 counts as 1.
+    pub max_in_flight: u16,
+    /// Publishes have no room while this many encoded bytes wait to be written. Default 64 KiB:
+    /// a full socket buffer's worth, beyond which a larger queue adds delay and no throughput. 0 counts
+    /// as 1.
+    pub max_unsent_bytes: usize,
+    /// How long to wait for CONNACK. Default 5 s.
+    pub connack_timeout: Duration,
+    /// Whether to go on with a session that the server kept and this client knows nothing of, as
+    /// after a restart of the process. Off by default, since the specification asks a client to
+    /// close then `[MQTT5-3.2.2-4]`: what it had in flight is unknown.
+    pub adopt_session: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            max_in_flight: 100,
+            max_unsent_bytes: 64 * 1024,
+            connack_timeout: Duration::from_secs(5),
+            adopt_session: false,
+        }
+    }
+}
+
+impl SessionOptions {
+    /// With this [`max_in_flight`](Self::max_in_flight).
+    #[must_use]
+    pub fn with_max_in_flight(mut self, max_in_flight: u16) -> Self {
+        self.max_in_flight = max_in_flight;
+        self
+    }
+
+    /// With this [`max_unsent_bytes`](Self::max_unsent_bytes).
+    #[must_use]
+    pub fn with_max_unsent_bytes(mut self, max_unsent_bytes: usize) -> Self {
+        self.max_unsent_bytes = max_unsent_bytes;
+        self
+    }
+
+    /// With this [`connack_timeout`](Self::connack_timeout).
+    #[must_use]
+    pub fn with_connack_timeout(mut self, connack_timeout: Duration) -> Self {
+        self.connack_timeout = connack_timeout;
+        self
+    }
+
+    /// With this [`adopt_session`](Self::adopt_session).
+    #[must_use]
+    pub fn with_adopt_session(mut self, adopt_session: bool) -> Self {
+        self.adopt_session = adopt_session;
+        self
+    }
+}

@@ -1,0 +1,159 @@
+//! What the caller asks for: publish, subscribe, unsubscribe, acknowledge.
+
+use super::{AckId, Phase, Refused, Session, receiving, sending::Awaiting};
+use crate::{
+    Message, QoS, ReasonCode, TopicFilter, UsageError, Version,
+    packet::{
+        Packet, Properties, Subscribe, SubscribeFilter, SubscribeProperties, Unsubscribe,
+        UnsubscribeProperties,
+    },
+};
+
+impl<T> Session<T> {
+    /// Whether a publish at `qos` would be admitted now.
+    ///
+    /// A full window holds back QoS 1 and 2 only `[MQTT5-3.3.4-8]`, a full buffer all.
+    pub fn has_room(&self, qos: QoS) -> bool {
+        self.phase == Phase::Connected
+            && self.outbound.len() < self.options.max_unsent_bytes.max(1)
+            && (qos == QoS::AtMostOnce || self.window_room() > 0)
+    }
+
+    /// How many publishes at QoS 1 and 2 the window has room for now.
+    pub fn window_room(&self) -> usize {
+        self.sending.room(self.window())
+    }
+
+    /// Publishes. At QoS 0 that is all, and the token comes back at once; otherwise it comes back
+    /// in [`Event::Published`](super::Event::Published).
+    #[allow(
+        clippy::result_large_err,
+        reason = "the message goes back to its owner"
+    )]
+    pub fn publish(&mut self, mut message: Message, token: T) -> Result<Option<T>, Refused<T>> {
+        if let Err(error) = self.connected().and_then(|()| self.limits.check(&message)) {
+            return Err(Refused {
+                message,
+                token,
+                error: Some(error),
+            });
+        }
+        if !self.has_room(message.qos) {
+            return Err(Refused {
+                message,
+                token,
+                error: None,
+            });
+        }
+        let max = self.limits.maximum_packet_size;
+        if message.qos == QoS::AtMostOnce {
+            return match self
+                .outbound
+                .publish(&message, None, false, self.version, max)
+            {
+                Ok(()) => Ok(Some(token)),
+                Err(error) => Err(Refused {
+                    message,
+                    token,
+                    error: Some(error),
+                }),
+            };
+        }
+        let Some(packet_id) = self.sending.next_id() else {
+            return Err(Refused {
+                message,
+                token,
+                error: Some(UsageError::NoPacketId),
+            });
+        };
+        if let Err(error) =
+            self.outbound
+                .publish(&message, Some(packet_id), false, self.version, max)
+        {
+            return Err(Refused {
+                message,
+                token,
+                error: Some(error),
+            });
+        }
+        // An alias holds on one connection only `[MQTT5-3.3.2-7]`; a resend names its topic.
+        if !message.properties.is_empty() {
+            message.properties.topic_alias = None;
+        }
+        self.sending.open_publish(packet_id, message, token);
+        Ok(None)
+    }
+
+    /// Subscribes; [`Event::Answered`](super::Event::Answered) has the answer. On error the token is dropped.
+    pub fn subscribe(
+        &mut self,
+        filters: Vec<SubscribeFilter>,
+        properties: Properties<SubscribeProperties>,
+        token: T,
+    ) -> Result<(), UsageError> {
+        self.connected()?;
+        if filters.is_empty() {
+            return Err(UsageError::NoFilter);
+        }
+        self.limits.check_subscribe(&filters, &properties)?;
+        let packet_id = self.sending.next_id().ok_or(UsageError::NoPacketId)?;
+        let count = filters.len();
+        self.write(&Packet::Subscribe(Subscribe {
+            packet_id,
+            filters,
+            properties,
+        }))?;
+        self.sending.open(
+            packet_id,
+            Awaiting::SubAck {
+                token,
+                filters: count,
+            },
+        );
+        Ok(())
+    }
+
+    /// Unsubscribes; [`Event::Answered`](super::Event::Answered) has the answer. On error the token is dropped.
+    pub fn unsubscribe(
+        &mut self,
+        filters: Vec<TopicFilter>,
+        properties: Properties<UnsubscribeProperties>,
+        token: T,
+    ) -> Result<(), UsageError> {
+        self.connected()?;
+        if filters.is_empty() {
+            return Err(UsageError::NoFilter);
+        }
+        let packet_id = self.sending.next_id().ok_or(UsageError::NoPacketId)?;
+        let count = filters.len();
+        self.write(&Packet::Unsubscribe(Unsubscribe {
+            packet_id,
+            filters,
+            properties,
+        }))?;
+        self.sending.open(
+            packet_id,
+            Awaiting::UnsubAck {
+                token,
+                filters: count,
+            },
+        );
+        Ok(())
+    }
+
+    /// The application has taken a message, or in 5.0 refuses it with a code of 0x80 and above.
+    /// A code that PUBACK and PUBREC of a client cannot carry is told as the general one.
+    ///
+    /// Acknowledgements leave in the order in which the messages came, whatever the order of these
+    /// calls `[MQTT5-4.6.0-2]` `[MQTT3-4.6.0-2]`. Nothing happens if the message came on an earlier
+    /// connection and is to be sent again.
+    pub fn acknowledge(&mut self, ack: AckId, reason_code: ReasonCode) {
+        let reason_code = match self.version {
+            // Its acknowledgements have no codes, so they always say that it was taken.
+            Version::V3 => ReasonCode::SUCCESS,
+            Version::V5 => receiving::from_client(reason_code),
+        };
+        self.receiving.acknowledge(ack, reason_code);
+        self.flush_acks();
+    }
+}
