@@ -67,6 +67,9 @@ pub struct SessionConfig {
     pub adopt_session: bool,
 }
 
+/// Longer than any process runs.
+pub(crate) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 impl SessionConfig {
     /// The defaults, with this client identifier.
     pub fn new(client_id: impl Into<String>) -> Self {
@@ -94,6 +97,18 @@ impl SessionConfig {
     /// Everything that is wrong with the options, at once.
     pub fn validate(&self) -> Result<(), ConfigErrors> {
         self.connect().map(|_| ())
+    }
+
+    /// The same, with times that can be added to any point in time.
+    pub(crate) fn bounded(mut self) -> Self {
+        for timeout in [
+            &mut self.connect_timeout,
+            &mut self.connack_timeout,
+            &mut self.write_timeout,
+        ] {
+            *timeout = FOREVER.min(*timeout);
+        }
+        self
     }
 
     /// The core's options.

@@ -41,6 +41,7 @@ pub struct SessionConnector<C = ConnectDeadline<Connector>> {
 impl SessionConnector {
     /// Dials by the scheme of the endpoint, within the configured `connect_timeout`.
     pub fn new(config: SessionConfig) -> Result<Self, ConfigErrors> {
+        let config = config.bounded();
         let connector = ConnectDeadline::new(Connector::default(), config.connect_timeout);
         Self::with_connector(connector, config)
     }
@@ -52,7 +53,7 @@ impl<C> SessionConnector<C> {
         let connect = Arc::new(config.connect()?);
         Ok(Self {
             connector,
-            config: Arc::new(config),
+            config: Arc::new(config.bounded()),
             connect,
         })
     }

@@ -7,7 +7,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, MutexGuard},
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -20,6 +20,7 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 use crate::{
     buffers::{self, Scratch},
+    config::FOREVER,
     error::{LostCause, Operation},
     shared::{Shared, State},
 };
@@ -45,6 +46,8 @@ pub(crate) struct Driver<C> {
     decoder: Decoder,
     /// Being written.
     out: Outbound,
+    /// The connection was given bytes that it may still hold in a buffer of its own.
+    unflushed: bool,
     /// Received and not yet handled.
     input: Bytes,
     /// How many bytes were received since the core was told.
@@ -67,6 +70,7 @@ impl<C: Conn> Driver<C> {
             shared,
             decoder,
             out: Outbound::default(),
+            unflushed: false,
             input,
             read: 0,
             timer,
@@ -77,13 +81,13 @@ impl<C: Conn> Driver<C> {
     }
 
     fn run(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<LostCause> {
-        if let Err(cause) = self.handle_timeouts(cx) {
-            return Poll::Ready(cause);
-        }
         for _ in 0..READS_PER_POLL {
             let blocked = match self.write(cx, scratch) {
                 Ok(blocked) => blocked,
-                Err(source) => return Poll::Ready(lost(Operation::Write, source)),
+                Err(source) => {
+                    let said = self.last_words(cx, scratch);
+                    return Poll::Ready(said.unwrap_or_else(|| lost(Operation::Write, source)));
+                }
             };
             if self.end.is_some() {
                 if blocked {
@@ -100,52 +104,90 @@ impl<C: Conn> Driver<C> {
                 Poll::Ready(Ok(())) => {}
                 // What the core has to say about it goes out first.
                 Poll::Ready(Err(cause)) => self.end = Some(cause),
-                Poll::Pending if self.park(cx, blocked) => return Poll::Pending,
-                Poll::Pending => {}
+                // The time is looked at when all that came in it was read, however late that is.
+                Poll::Pending => match self.handle_timeouts(cx) {
+                    Ok(false) if self.park(cx, blocked) => return Poll::Pending,
+                    Ok(_) => {}
+                    Err(cause) => return Poll::Ready(cause),
+                },
             }
+        }
+        if let Err(cause) = self.handle_timeouts(cx) {
+            return Poll::Ready(cause);
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Writes what there is, if the socket takes it; says whether it does not.
+    /// Writes what waits, until the socket takes no more; says whether it does not.
+    ///
+    /// What is added meanwhile waits until something was read: busy publishers must not keep
+    /// acknowledgements and messages from coming in.
     fn write(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
-        if self.out.is_empty() {
-            let empty = std::mem::take(&mut self.out);
-            let mut state = self.shared.lock();
-            if state.core.unsent() == 0 {
-                drop(state);
-                self.out = empty;
-                return Ok(false);
-            }
-            self.out = state.core.take_outbound(empty);
-            state.wake_for_room(&mut scratch.wakers);
-            drop(state);
-            scratch.wakers.drain(..).for_each(Waker::wake);
+        if self.out.is_empty() && !self.unflushed {
+            self.take_outbound(scratch);
         }
         while self.out.has_remaining() {
             let conn = Pin::new(&mut self.conn);
             // One piece is cheaper to write as such.
             let written = if self.out.chunk().len() == self.out.remaining() {
-                conn.poll_write(cx, self.out.chunk()).map_ok(|n| {
+                let written = conn.poll_write(cx, self.out.chunk());
+                if let Poll::Ready(Ok(n)) = written {
                     self.out.advance(n);
-                    n
-                })
+                }
+                written
             } else {
                 poll_write_buf(conn, cx, &mut self.out)
             };
             match written {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(_)) => self.unflushed = true,
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Ok(true),
             }
         }
-        match Pin::new(&mut self.conn).poll_flush(cx) {
-            Poll::Ready(Ok(())) => Ok(false),
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending => Ok(true),
+        if self.unflushed {
+            match Pin::new(&mut self.conn).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(true),
+            }
         }
+        Ok(false)
+    }
+
+    /// Takes all that waits to be written, if anything does.
+    fn take_outbound(&mut self, scratch: &mut Scratch) {
+        let mut state = self.shared.lock();
+        if state.closing && !state.core.is_connected() {
+            // DISCONNECT is the last of it, and nothing follows [MQTT5-3.14.4-2].
+            self.end.get_or_insert(LostCause::Closed);
+        }
+        if state.core.unsent() > 0 {
+            self.out = state.core.take_outbound(std::mem::take(&mut self.out));
+            state.wake_for_room(&mut scratch.wakers);
+            drop(state);
+            scratch.wakers.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    /// What the server said before it closed, on a connection that takes no more writes: its
+    /// reason, if it gave one, and the acknowledgements before that.
+    fn last_words(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Option<LostCause> {
+        for _ in 0..READS_PER_POLL {
+            if self.end.is_some() {
+                break;
+            }
+            match self.read(cx, scratch, false) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(cause @ LostCause::Disconnected(_))) => self.end = Some(cause),
+                Poll::Ready(Err(_)) | Poll::Pending => break,
+            }
+        }
+        // Leaving in order is not what happened, if its DISCONNECT could not be written.
+        self.end
+            .take()
+            .filter(|cause| !matches!(cause, LostCause::Closed))
     }
 
     /// Reads once and handles what came. Pending if there was nothing to read, or it is not the time.
@@ -196,7 +238,7 @@ impl<C: Conn> Driver<C> {
                     Ok(None) => {
                         // Not even an empty slice keeps the thread's buffer from being used again.
                         self.input = Bytes::new();
-                        self.handled(&mut state, scratch);
+                        self.handled(state, scratch);
                         return Ok(());
                     }
                     Err(error) => {
@@ -211,7 +253,7 @@ impl<C: Conn> Driver<C> {
                 }
                 if state.pressing > 0 {
                     self.paused = Some(now + PAUSE);
-                    self.handled(&mut state, scratch);
+                    self.handled(state, scratch);
                     return Ok(());
                 }
             }
@@ -219,9 +261,11 @@ impl<C: Conn> Driver<C> {
     }
 
     /// What came may have made room for those who wait, or have been the last to be waited for.
-    fn handled(&self, state: &mut State, scratch: &mut Scratch) {
+    fn handled(&self, mut state: MutexGuard<'_, State>, scratch: &mut Scratch) {
         state.wake_for_room(&mut scratch.wakers);
-        if state.closing && state.core.in_flight() == 0 {
+        let is_quiet = state.closing && state.core.in_flight() == 0;
+        drop(state);
+        if is_quiet {
             self.shared.changed.notify_waiters();
         }
     }
@@ -249,17 +293,18 @@ impl<C: Conn> Driver<C> {
         false
     }
 
-    /// Keeps the core's deadlines.
-    fn handle_timeouts(&mut self, cx: &mut Context<'_>) -> Result<(), LostCause> {
+    /// Keeps the core's deadlines. Says whether there was one.
+    fn handle_timeouts(&mut self, cx: &mut Context<'_>) -> Result<bool, LostCause> {
         // A timer that knows whom to wake needs no other look than whether it has fired.
         let known = self
             .timer_waker
             .as_ref()
             .is_some_and(|waker| waker.will_wake(cx.waker()));
         if known && !self.timer.is_elapsed() {
-            return Ok(());
+            return Ok(false);
         }
         self.timer_waker = Some(cx.waker().clone());
+        let mut fired = false;
         while self.timer.as_mut().poll(cx).is_ready() {
             let mut state = self.shared.lock();
             let now = Instant::now();
@@ -271,11 +316,12 @@ impl<C: Conn> Driver<C> {
             let next = state
                 .core
                 .next_deadline()
-                .map_or(now + NEVER, Instant::from_std);
+                .map_or(now + FOREVER, Instant::from_std);
             drop(state);
             self.timer.as_mut().reset(next);
+            fired = true;
         }
-        Ok(())
+        Ok(fired)
     }
 
     /// Leaves the driver's waker with the handles; false if there is something to do already.
@@ -294,12 +340,6 @@ impl<C: Conn> Driver<C> {
         if state.core.unsent() > 0 {
             return false;
         }
-        if state.closing && !state.core.is_connected() {
-            // DISCONNECT was written, and nothing follows it [MQTT5-3.14.4-2].
-            drop(state);
-            self.end = Some(LostCause::Closed);
-            return false;
-        }
         state.driver = Some(cx.waker().clone());
         let lent = state.core.take_outbound(Outbound::default());
         drop(state);
@@ -311,9 +351,6 @@ impl<C: Conn> Driver<C> {
 
 /// How much of a large packet is made room for at a time, so that a claimed length costs nothing.
 const READ_AHEAD: usize = 64 * 1024;
-
-/// Longer than any process runs, for a timer that has nothing to wait for.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn lost(operation: Operation, source: io::Error) -> LostCause {
     LostCause::Io {

@@ -5,6 +5,8 @@
 
 use std::{collections::VecDeque, task::Waker};
 
+use crate::shared::renew;
+
 /// A place in a [`Line`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);
@@ -26,28 +28,28 @@ impl Line {
         self.waiting.front().map(|(front, _)| *front) == ticket
     }
 
-    /// Joins the end of the line, or keeps the place held.
-    pub(crate) fn wait(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) {
+    /// Joins the end of the line, or keeps the place held. Returns the waker that `waker` replaces.
+    pub(crate) fn wait(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) -> Option<Waker> {
         if let Some(place) = ticket.and_then(|ticket| self.place(ticket)) {
-            if let Some((_, slot)) = self.waiting.get_mut(place) {
-                match slot {
-                    Some(known) => known.clone_from(waker),
-                    None => *slot = Some(waker.clone()),
-                }
+            let (_, slot) = self.waiting.get_mut(place)?;
+            if let Some(known) = slot {
+                return renew(known, waker);
             }
-            return;
+            *slot = Some(waker.clone());
+            return None;
         }
         self.issued += 1;
         let joined = Ticket(self.issued);
         *ticket = Some(joined);
         self.waiting.push_back((joined, Some(waker.clone())));
+        None
     }
 
-    /// Leaves the line, having gone in or given up. The caller wakes the next one.
-    pub(crate) fn leave(&mut self, ticket: &mut Option<Ticket>) {
-        if let Some(place) = ticket.take().and_then(|ticket| self.place(ticket)) {
-            self.waiting.remove(place);
-        }
+    /// Leaves the line, having gone in or given up, and returns the waker left in it. The caller
+    /// wakes the next one.
+    pub(crate) fn leave(&mut self, ticket: &mut Option<Ticket>) -> Option<Waker> {
+        let place = self.place(ticket.take()?)?;
+        self.waiting.remove(place)?.1
     }
 
     /// The front of the line, to be woken because there is room; `None` if it was woken already.
@@ -99,7 +101,7 @@ mod tests {
         let mut tickets = [None; 3];
         tickets
             .iter_mut()
-            .for_each(|ticket| line.wait(ticket, waker));
+            .for_each(|ticket| drop(line.wait(ticket, waker)));
         let mut woken = Vec::new();
         line.first(2, &mut woken);
         assert_eq!(woken.len(), 2);

@@ -13,7 +13,7 @@ use crate::{
 /// Makes the sessions of a [`Pool`](mqtt_pool::Pool), all at one endpoint.
 ///
 /// Each gets a client identifier of its own: the configured one, `-`, and the number of its slot
-/// in the pool, which no two live sessions share.
+/// in the pool, which no two live sessions share. Without a configured one the server names them.
 #[derive(Clone, Debug)]
 pub struct PooledSessions<C = ConnectDeadline<Connector>> {
     connector: SessionConnector<C>,
@@ -42,8 +42,10 @@ where
     type Error = ConnectError;
 
     async fn connect(&self, context: ConnectContext) -> Result<Session, ConnectError> {
-        let prefix = &self.connector.config().client_id;
-        let client_id = format!("{prefix}-{}", context.slot());
+        let client_id = match self.connector.config().client_id.as_str() {
+            "" => String::new(),
+            prefix => format!("{prefix}-{}", context.slot()),
+        };
         let connector =
             self.connector
                 .with_client_id(client_id)
@@ -57,7 +59,7 @@ where
 
 impl Pooled for Session {
     fn is_usable(&self) -> bool {
-        !self.is_closed()
+        !self.refuses()
     }
 
     async fn close(self) {

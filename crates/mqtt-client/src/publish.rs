@@ -3,7 +3,7 @@
 use std::{
     ops::Deref,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, MutexGuard},
     task::{Context, Poll, Waker},
 };
 
@@ -17,7 +17,7 @@ use tower_service::Service;
 use crate::{
     error::PublishError,
     line::Ticket,
-    shared::{Answer, Handle, State, Waiter, reason},
+    shared::{Answer, Handle, State, Waiter, reason, renew},
 };
 
 /// A request to publish a message.
@@ -131,7 +131,8 @@ impl Clone for Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         if let Some(key) = self.ready {
-            self.handle.shared.lock().ready.try_remove(key);
+            let waker = self.handle.shared.lock().ready.try_remove(key);
+            drop(waker);
         }
     }
 }
@@ -151,10 +152,15 @@ impl Service<Publish> for Publisher {
             return Poll::Ready(Ok(()));
         }
         let waker = Some(cx.waker().clone());
-        match self.ready.and_then(|key| state.ready.get_mut(key)) {
-            Some(slot) => *slot = waker,
-            None => self.ready = Some(state.ready.insert(waker)),
-        }
+        let replaced = match self.ready.and_then(|key| state.ready.get_mut(key)) {
+            Some(slot) => std::mem::replace(slot, waker),
+            None => {
+                self.ready = Some(state.ready.insert(waker));
+                None
+            }
+        };
+        drop(state);
+        drop(replaced);
         Poll::Pending
     }
 
@@ -224,24 +230,30 @@ impl<H: Deref<Target = Handle> + Unpin> Future for Publishing<H> {
             } => {
                 let qos = message.qos;
                 if let Some(lost) = state.refusal(&shared.endpoint) {
-                    line(state, qos).leave(&mut ticket);
+                    let waker = line(state, qos).leave(&mut ticket);
+                    drop(guard);
+                    drop(waker);
                     return Poll::Ready(Err(PublishError::NotSent(lost)));
                 }
                 if !line(state, qos).is_turn(ticket) || !state.core.has_room(qos) {
-                    line(state, qos).wait(&mut ticket, cx.waker());
+                    let replaced = line(state, qos).wait(&mut ticket, cx.waker());
                     this.stage = Stage::Waiting { message, ticket };
+                    drop(guard);
+                    drop(replaced);
                     return Poll::Pending;
                 }
-                if ticket.is_some() {
-                    line(state, qos).leave(&mut ticket);
-                }
+                let left = line(state, qos).leave(&mut ticket);
                 let outcome = match admit(state, message, cx.waker()) {
                     Ok(None) => Poll::Ready(Ok(Published::Sent)),
                     Ok(Some(key)) => {
                         this.stage = Stage::Sent { key };
                         Poll::Pending
                     }
-                    Err(error) => Poll::Ready(Err(error)),
+                    Err(error) => {
+                        leave_room_to_others(guard);
+                        drop(left);
+                        return Poll::Ready(Err(error));
+                    }
                 };
                 let driver = state.wake_driver();
                 let next = if state.core.has_room(qos) {
@@ -250,13 +262,16 @@ impl<H: Deref<Target = Handle> + Unpin> Future for Publishing<H> {
                     None
                 };
                 drop(guard);
+                drop(left);
                 driver.into_iter().chain(next).for_each(Waker::wake);
                 outcome
             }
             Stage::Sent { key } => match state.waiters.get_mut(key) {
                 Some(Waiter::Waiting(waker)) => {
-                    waker.clone_from(cx.waker());
+                    let replaced = renew(waker, cx.waker());
                     this.stage = Stage::Sent { key };
+                    drop(guard);
+                    drop(replaced);
                     Poll::Pending
                 }
                 Some(Waiter::Answered(_)) => Poll::Ready(outcome(state.waiters.remove(key))),
@@ -274,17 +289,14 @@ impl<H: Deref<Target = Handle>> Drop for Publishing<H> {
             Stage::Waiting { message, ticket } => {
                 let mut state = self.handle.shared.lock();
                 let qos = message.qos;
-                line(&mut state, qos).leave(ticket);
-                // It may have been woken for room that it does not take.
-                let next = if state.core.has_room(qos) {
-                    line(&mut state, qos).next()
-                } else {
-                    None
-                };
-                drop(state);
-                next.into_iter().for_each(Waker::wake);
+                let left = line(&mut state, qos).leave(ticket);
+                leave_room_to_others(state);
+                drop(left);
             }
-            Stage::Sent { key } => self.handle.shared.lock().abandon(*key),
+            Stage::Sent { key } => {
+                let waiter = self.handle.shared.lock().abandon(*key);
+                drop(waiter);
+            }
         }
     }
 }
@@ -295,6 +307,15 @@ fn line(state: &mut State, qos: QoS) -> &mut crate::line::Line {
         QoS::AtMostOnce => &mut state.buffer,
         QoS::AtLeastOnce | QoS::ExactlyOnce => &mut state.window,
     }
+}
+
+/// Wakes those that wait: one that has left the line may have been woken for room that it does not
+/// take.
+fn leave_room_to_others(mut state: MutexGuard<'_, State>) {
+    let mut wakers = Vec::new();
+    state.wake_for_room(&mut wakers);
+    drop(state);
+    wakers.into_iter().for_each(Waker::wake);
 }
 
 /// Hands a message to the core, which has room for it; returns the waiter's key above QoS 0.

@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, task::Waker, time::Duration};
 
-use mqtt_proto::{
-    ReasonCode, Version,
-    packet::{ConnAck, Disconnect},
-};
+use mqtt_proto::{Version, packet::ConnAck};
 use mqtt_transport::{ConnInfo, Endpoint};
 
 use crate::{
@@ -102,6 +99,11 @@ impl Session {
         self.handle.shared.has_ended()
     }
 
+    /// Whether it takes no more requests: it has ended, or was told to leave. Takes no lock.
+    pub(crate) fn refuses(&self) -> bool {
+        self.handle.shared.refuses()
+    }
+
     /// Waits for the connection to end, and says why it did.
     pub async fn closed(&self) -> Arc<ConnectionLost> {
         let shared = &self.handle.shared;
@@ -117,22 +119,19 @@ impl Session {
     /// Leaves in order: takes no new requests, waits up to the configured `quiesce` for what is in
     /// flight, sends DISCONNECT and closes.
     ///
-    /// The connection is closed when this returns, with or without an error. If the future is
+    /// The connection is closed when this returns, with or without an error. A server that does not
+    /// read holds that up until the configured `write_timeout` ends the connection. If the future is
     /// dropped the session takes no new requests and leaves when its last handle is dropped.
     pub async fn disconnect(&self) -> Result<(), NotQuiet> {
         let shared = &self.handle.shared;
         let quiesce = self.facts.quiesce;
-        let mut wakers = Vec::new();
-        shared.lock().close_intake(&mut wakers);
-        wakers.into_iter().for_each(Waker::wake);
+        shared.leave();
         let quiet = tokio::time::timeout(quiesce, self.quiet()).await;
         let in_flight = {
             let mut state = shared.lock();
             let in_flight = state.core.in_flight();
             state.lend_buffer();
-            let normal = Disconnect::new(ReasonCode::SUCCESS);
-            // An error means that it is not connected any more.
-            state.core.disconnect(normal).unwrap_or_default();
+            state.disconnect();
             let driver = state.driver.take();
             drop(state);
             driver.into_iter().for_each(Waker::wake);

@@ -3,7 +3,7 @@
 //! A request takes the lock, lets the protocol core encode it straight into the outbound buffer,
 //! and wakes the driver only if it sleeps. The driver takes the whole buffer at once, so requests
 //! that come while it is busy leave in one write. Wakers are collected under the lock and woken
-//! after it.
+//! or dropped after it: either may run the code of others, which may take the lock itself.
 
 use std::{
     collections::HashMap,
@@ -32,8 +32,8 @@ use crate::{
 /// The protocol core; its tokens are keys of [`State::waiters`].
 pub(crate) type Core = mqtt_proto::Session<usize>;
 
-/// How many waiters for the outbound buffer are woken when it was emptied; each that goes in
-/// wakes one more.
+/// How many waiters for the outbound buffer are woken when it was emptied; the last of them that
+/// goes in wakes the next, and so on.
 const WAKE_FOR_BUFFER: usize = 64;
 
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) endpoint: Endpoint,
     /// That the connection has ended, to be read without the lock.
     ended: AtomicBool,
+    /// That the session was told to leave, likewise.
+    leaving: AtomicBool,
     /// Told when the connection has ended, and when the last publish in flight has.
     pub(crate) changed: Notify,
     state: Mutex<State>,
@@ -96,6 +98,7 @@ impl Shared {
         Self {
             endpoint,
             ended: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             changed: Notify::new(),
             state: Mutex::new(State {
                 core,
@@ -119,6 +122,19 @@ impl Shared {
 
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// Whether requests are refused for good. Takes no lock.
+    pub(crate) fn refuses(&self) -> bool {
+        self.has_ended() || self.leaving.load(Ordering::Acquire)
+    }
+
+    /// Takes no more requests: those that wait to be admitted are told.
+    pub(crate) fn leave(&self) {
+        let mut wakers = Vec::new();
+        self.lock().close_intake(&mut wakers);
+        self.leaving.store(true, Ordering::Release);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// The connection is gone: tells everyone, once.
@@ -210,11 +226,20 @@ impl State {
     }
 
     /// Takes no more requests, and tells those that wait to be admitted.
-    pub(crate) fn close_intake(&mut self, wakers: &mut Vec<Waker>) {
+    fn close_intake(&mut self, wakers: &mut Vec<Waker>) {
         self.closing = true;
         self.window.first(usize::MAX, wakers);
         self.buffer.first(usize::MAX, wakers);
         wakers.extend(self.ready.iter_mut().filter_map(|(_, waker)| waker.take()));
+    }
+
+    /// Says goodbye, if still connected; the driver closes when that is written.
+    pub(crate) fn disconnect(&mut self) {
+        let normal = Disconnect::new(ReasonCode::SUCCESS);
+        if self.core.disconnect(normal).is_err() {
+            // Not connected any more, or the server takes no packet as large as a DISCONNECT.
+            self.core.abort(ReasonCode::SUCCESS);
+        }
     }
 
     /// Acts on what came of a packet; the DISCONNECT of a server ends the connection.
@@ -272,14 +297,12 @@ impl State {
         }
     }
 
-    /// Nobody waits for the answer any more.
-    pub(crate) fn abandon(&mut self, key: usize) {
-        match self.waiters.get_mut(key) {
-            Some(waiter @ Waiter::Waiting(_)) => *waiter = Waiter::Abandoned,
-            Some(Waiter::Answered(_)) => {
-                self.waiters.remove(key);
-            }
-            Some(Waiter::Abandoned) | None => {}
+    /// Nobody waits for the answer any more. Returns what waited for it.
+    pub(crate) fn abandon(&mut self, key: usize) -> Option<Waiter> {
+        match self.waiters.get_mut(key)? {
+            waiter @ Waiter::Waiting(_) => Some(std::mem::replace(waiter, Waiter::Abandoned)),
+            Waiter::Answered(_) => self.waiters.try_remove(key),
+            Waiter::Abandoned => None,
         }
     }
 
@@ -353,12 +376,16 @@ impl Drop for Handle {
         let driver = {
             let mut state = self.shared.lock();
             state.closing = true;
-            let normal = Disconnect::new(ReasonCode::SUCCESS);
-            state.core.disconnect(normal).unwrap_or_default();
+            state.disconnect();
             state.driver.take()
         };
         driver.into_iter().for_each(Waker::wake);
     }
+}
+
+/// Puts `waker` in the place of `known`. Returns that, if it is another.
+pub(crate) fn renew(known: &mut Waker, waker: &Waker) -> Option<Waker> {
+    (!known.will_wake(waker)).then(|| std::mem::replace(known, waker.clone()))
 }
 
 /// The server's words in an acknowledgement.

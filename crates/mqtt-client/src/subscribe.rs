@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use crate::{
     error::SubscribeError,
-    shared::{Answer, Handle, Waiter, reason},
+    shared::{Answer, Handle, Waiter, reason, renew},
     subscription::{Queue, Subscription},
 };
 
@@ -26,11 +26,16 @@ pub struct Subscribe {
     pub filters: Vec<SubscribeFilter>,
     /// 5.0 only.
     pub properties: SubscribeProperties,
-    /// The most messages that wait to be read. Default 8,192: some ten full reads of small
-    /// messages, so that a reader that keeps up on average loses none of a burst. The stream takes
-    /// what waits in one go, so that up to twice as many can be held.
+    /// How many messages wait to be read before those of QoS 0 are dropped. Default 8,192: some ten
+    /// full reads of small messages, so that a reader that keeps up on average loses none of a
+    /// burst. The stream takes what waits in one go, so that up to twice as many can be held.
+    ///
+    /// QoS 1 and 2 are never dropped: [`SessionConfig::receive_maximum`] bounds them.
+    ///
+    /// [`SessionConfig::receive_maximum`]: crate::SessionConfig::receive_maximum
     pub max_messages: usize,
-    /// The most bytes of topics and payloads that wait to be read. Default 8 MiB.
+    /// How many bytes of topics and payloads wait before the same. Default 8 MiB. A message larger
+    /// than that waits alone.
     pub max_bytes: usize,
 }
 
@@ -190,7 +195,10 @@ impl Future for Subscribing {
                 let key = state.waiters.insert(Waiter::Waiting(cx.waker().clone()));
                 state.lend_buffer();
                 let properties = Properties::from(subscribe.properties);
-                if let Err(error) = state.core.subscribe(subscribe.filters, properties, key) {
+                // On a connection that is just ending, its end is the answer.
+                if state.core.is_connected()
+                    && let Err(error) = state.core.subscribe(subscribe.filters, properties, key)
+                {
                     state.waiters.remove(key);
                     return Poll::Ready(Err(error.into()));
                 }
@@ -219,7 +227,8 @@ impl Future for Subscribing {
 impl Drop for Subscribing {
     fn drop(&mut self) {
         if let Stage::Sent { key, .. } = &self.stage {
-            self.handle.shared.lock().abandon(*key);
+            let waiter = self.handle.shared.lock().abandon(*key);
+            drop(waiter);
         }
     }
 }
@@ -255,7 +264,8 @@ impl Future for Unsubscribing {
 impl Drop for Unsubscribing {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.handle.shared.lock().abandon(key);
+            let waiter = self.handle.shared.lock().abandon(key);
+            drop(waiter);
         }
     }
 }
@@ -269,7 +279,9 @@ fn poll_answer(
     let mut state = handle.shared.lock();
     let waiter = match state.waiters.get_mut(key) {
         Some(Waiter::Waiting(waker)) => {
-            waker.clone_from(cx.waker());
+            let replaced = renew(waker, cx.waker());
+            drop(state);
+            drop(replaced);
             return Poll::Pending;
         }
         Some(Waiter::Answered(_)) => state.waiters.remove(key),

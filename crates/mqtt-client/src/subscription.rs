@@ -97,7 +97,9 @@ impl Queue {
         let size = message.topic.len() + message.payload.len();
         let mut begins = false;
         if message.qos == QoS::AtMostOnce {
-            if self.messages.len() >= self.max_messages || self.bytes + size > self.max_bytes {
+            let full =
+                self.messages.len() >= self.max_messages || self.bytes + size > self.max_bytes;
+            if full && !self.messages.is_empty() {
                 self.dropped += 1;
                 return false;
             }
@@ -137,13 +139,15 @@ impl Queue {
 /// A QoS 1 or 2 message is acknowledged when the stream hands it out. Until then it counts against
 /// the receive maximum, so a reader that stops holds the server back. A QoS 0 message that finds
 /// the queue full is dropped and counted in [`dropped`](Self::dropped). Neither holds up
-/// keep-alive, or the acknowledgements of publishes.
+/// keep-alive; the acknowledgements of publishes and other streams wait for a reader of QoS 0 that
+/// falls behind, 50 ms at most each time.
 ///
 /// Dropping it unsubscribes without waiting, and acknowledges what was not read.
 #[derive(Debug)]
 pub struct Subscription {
     handle: Arc<Handle>,
-    key: usize,
+    /// Of its queue, until it is given up: the key may be another's then.
+    key: Option<usize>,
     /// Taken from the queue together, so that the lock is taken once for many messages.
     batch: VecDeque<Delivery>,
 }
@@ -152,7 +156,7 @@ impl Subscription {
     pub(crate) fn new(handle: Arc<Handle>, key: usize) -> Self {
         Self {
             handle,
-            key,
+            key: Some(key),
             batch: VecDeque::new(),
         }
     }
@@ -166,18 +170,15 @@ impl Subscription {
 
     /// How many QoS 0 messages were dropped because the queue was full.
     pub fn dropped(&self) -> u64 {
-        self.handle
-            .shared
-            .lock()
-            .subscriptions
-            .get(self.key)
-            .map_or(0, |queue| queue.dropped)
+        let state = self.handle.shared.lock();
+        let queue = self.key.and_then(|key| state.subscriptions.get(key));
+        queue.map_or(0, |queue| queue.dropped)
     }
 
     /// Unsubscribes and waits for the server's answer.
     ///
     /// If the future is dropped the subscription is given up all the same.
-    pub async fn unsubscribe(self) -> Result<(), SubscribeError> {
+    pub async fn unsubscribe(mut self) -> Result<(), SubscribeError> {
         Unsubscribing::new(self.handle.clone(), self.give_up(true)).await
     }
 
@@ -193,7 +194,8 @@ impl Subscription {
         let mut resume = None;
         if self.batch.is_empty() {
             let ended = state.end.is_some();
-            let Some(queue) = state.subscriptions.get_mut(self.key) else {
+            let queue = self.key.and_then(|key| state.subscriptions.get_mut(key));
+            let Some(queue) = queue else {
                 return Poll::Ready(None);
             };
             if queue.messages.is_empty() {
@@ -207,10 +209,9 @@ impl Subscription {
                 if self.batch.capacity() > KEPT_CAPACITY {
                     self.batch = VecDeque::new();
                 }
-                match &mut queue.waker {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    None => queue.waker = Some(cx.waker().clone()),
-                }
+                let replaced = queue.waker.replace(cx.waker().clone());
+                drop(state);
+                drop(replaced);
                 return Poll::Pending;
             }
             if queue.take(&mut self.batch) {
@@ -237,9 +238,10 @@ impl Subscription {
 
     /// Removes the queue, settles what is in it, and unsubscribes from what nobody else here
     /// subscribes to. Returns the waiter for the answer if one is wanted and due.
-    fn give_up(&self, wait: bool) -> Option<usize> {
+    fn give_up(&mut self, wait: bool) -> Option<usize> {
+        let key = self.key.take()?;
         let mut state = self.handle.shared.lock();
-        let queue = state.subscriptions.try_remove(self.key)?;
+        let queue = state.subscriptions.try_remove(key)?;
         if queue.pace == Pace::Pressing {
             state.pressing = state.pressing.saturating_sub(1);
         }

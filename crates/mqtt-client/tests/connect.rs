@@ -5,9 +5,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{BOTH, config, connector, endpoint, report};
+use common::{BOTH, config, connector, endpoint, open, publish, report};
 use mqtt_client::{
-    ConnectCause, ConnectError, ReasonCode, SessionConfig, SessionConnector, Version,
+    ConnectCause, ConnectError, QoS, ReasonCode, SessionConfig, SessionConnector, Version,
     proto::packet::{ConnAck, Packet},
 };
 use mqtt_testkit::ScriptedServer;
@@ -207,4 +207,18 @@ fn bad_configuration_is_refused_with_every_problem() {
     ] {
         assert!(errors.contains(path), "{path} in {errors}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_times_are_allowed() {
+    let config = config(Version::V5)
+        .with_connect_timeout(Duration::MAX)
+        .with_connack_timeout(Duration::MAX)
+        .with_write_timeout(Duration::MAX)
+        .with_quiesce(Duration::MAX);
+    let (session, mut server) = open(config).await;
+    let serves = tokio::spawn(async move { server.serve().await });
+    session.publish(publish(QoS::AtLeastOnce)).await.unwrap();
+    session.disconnect().await.unwrap();
+    serves.await.unwrap();
 }

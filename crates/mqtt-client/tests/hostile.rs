@@ -4,14 +4,17 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{num::NonZeroU32, pin::pin, time::Duration};
 
-use common::{config, endpoint, open, publish, report, settle};
+use common::{config, endpoint, now, open, open_with, publish, report, settle};
 use mqtt_client::proto::{
     PacketId,
-    packet::{Ack, Packet},
+    packet::{Ack, ConnAck, Packet},
 };
-use mqtt_client::{LostCause, QoS, ReasonCode, SessionConnector, Subscribe, Version};
+use mqtt_client::{
+    Delivery, LostCause, Publish, QoS, ReasonCode, SessionConnector, Subscribe, SubscribeError,
+    Version,
+};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 /// What the server sends, what it is told in 5.0, and words of the error.
@@ -287,4 +290,49 @@ async fn acknowledgements_out_of_the_blue_are_ignored() {
     let mut release = Ack::new(PacketId::new(7).unwrap());
     release.reason_code = ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
     assert_eq!(server.recv().await, Packet::PubRel(release));
+}
+
+/// A DISCONNECT of two bytes is more than it takes.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_no_packet_is_left_without_a_word() {
+    let mut connack = ConnAck::accepted();
+    connack.properties.maximum_packet_size = NonZeroU32::new(1);
+    let (session, mut server) = open_with(config(Version::V5), connack.clone()).await;
+    timeout(Duration::from_secs(1), session.disconnect())
+        .await
+        .expect("it does not leave")
+        .unwrap();
+    server.expect_closed().await;
+
+    let (session, mut server) = open_with(config(Version::V5), connack).await;
+    drop(session);
+    server.expect_closed().await;
+}
+
+/// The DISCONNECT that says so cannot be written yet: the session is neither open nor at its end.
+#[tokio::test(start_paused = true)]
+async fn requests_while_a_broken_session_ends_are_told_of_its_end() {
+    let (connector, mut listener) = mqtt_testkit::memory_with_capacity(64);
+    let connector = SessionConnector::with_connector(connector, config(Version::V5)).unwrap();
+    let (session, mut server) = tokio::join!(connector.connect(endpoint()), async {
+        let mut server = listener.accept().await;
+        server.accept().await;
+        server
+    });
+    let session = session.unwrap();
+    let large = Publish::new("t", vec![0; 1000]).unwrap();
+    session.publish(large).await.unwrap();
+    server.send_bytes(&[0x00, 0x00]).await;
+    settle().await;
+    let mut subscribed = pin!(session.subscribe(Subscribe::new("a").unwrap()));
+    let mut published = pin!(session.publish(publish(QoS::AtMostOnce)));
+    assert!(now(&mut subscribed).await.is_none());
+    assert!(now(&mut published).await.is_none());
+    drop(server);
+    let error = subscribed.await.unwrap_err();
+    assert!(
+        matches!(&error, SubscribeError::Lost(lost) if matches!(lost.cause, LostCause::Malformed(_))),
+        "{error:?}"
+    );
+    assert_eq!(published.await.unwrap_err().delivery(), Delivery::NotSent);
 }

@@ -107,6 +107,29 @@ async fn the_servers_reason_reaches_the_application() {
     server.expect_closed().await;
 }
 
+/// It said so before it closed; that writing fails after it says nothing more.
+#[tokio::test(start_paused = true)]
+async fn the_servers_reason_is_told_though_a_write_fails_first() {
+    let (session, mut server) = open(config(Version::V5)).await;
+    let publisher = session.publisher();
+    let mut acknowledged = pin!(publisher.publish(publish(QoS::AtLeastOnce)));
+    assert!(now(&mut acknowledged).await.is_none());
+    let id = server.expect_publish().await.packet_id.unwrap();
+    server.puback(id).await;
+    let taken_over = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
+    server.send(Packet::Disconnect(taken_over)).await;
+    drop(server);
+    assert!(
+        now(publisher.publish(publish(QoS::AtMostOnce)))
+            .await
+            .is_some()
+    );
+    let lost = session.closed().await;
+    assert!(matches!(lost.cause, LostCause::Disconnected(_)), "{lost:?}");
+    assert!(!lost.is_transient());
+    acknowledged.await.unwrap();
+}
+
 /// [MQTT5-3.1.2-20] [MQTT3-3.1.2-23]
 #[tokio::test(start_paused = true)]
 async fn an_idle_session_pings() {

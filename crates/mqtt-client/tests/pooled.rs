@@ -3,9 +3,9 @@
 
 mod common;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, pin::pin, time::Duration};
 
-use common::{config, connector, endpoint, publish, settle};
+use common::{config, connector, endpoint, now, publish, settle};
 use mqtt_client::{
     PooledSessions, QoS, Version,
     pool::{AcquireError, Limit, Pool, PoolConfig},
@@ -83,6 +83,35 @@ async fn a_session_whose_connection_ended_is_not_handed_out_again() {
         server
     });
     assert!(!lease.unwrap().is_closed());
+}
+
+/// Two pools would give the same ones to theirs.
+#[tokio::test(start_paused = true)]
+async fn sessions_without_a_name_are_named_by_the_server() {
+    let (connector, listener) = connector(config(Version::V5).with_client_id(""));
+    let sessions = PooledSessions::new(connector, endpoint());
+    let pool = Pool::new(sessions, PoolConfig::default()).unwrap();
+    let (mut connected, _left) = serve(listener);
+    let _leases = tokio::try_join!(pool.get(), pool.get()).unwrap();
+    assert_eq!(connected.recv().await.unwrap(), "");
+    assert_eq!(connected.recv().await.unwrap(), "");
+}
+
+/// It was told to leave, and whoever told it did not stay to see it.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_takes_no_more_requests_is_not_handed_out_again() {
+    let (pool, listener) = pool(PoolConfig::default());
+    let (_connected, mut left) = serve(listener);
+    let lease = pool.get().await.unwrap();
+    {
+        let mut in_flight = pin!(lease.publish(publish(QoS::AtLeastOnce)));
+        assert!(now(&mut in_flight).await.is_none());
+        assert!(now(lease.disconnect()).await.is_none());
+    }
+    drop(lease);
+    let lease = pool.get().await.unwrap();
+    lease.publish(publish(QoS::AtLeastOnce)).await.unwrap();
+    left.recv().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

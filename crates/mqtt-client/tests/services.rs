@@ -3,13 +3,15 @@
 
 mod common;
 
-use std::{future::poll_fn, time::Duration};
+use std::{future::poll_fn, num::NonZeroU32, time::Duration};
 
-use common::{config, now, open, publish, settle};
+use common::{config, now, open, open_with, publish, settle};
 use mqtt_client::{
     Delivery, Publish, PublishError, Published, QoS, SessionConnector, Subscribe, Version,
+    proto::packet::ConnAck,
 };
 use mqtt_testkit::ScriptedServer;
+use tokio::time::timeout;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, retry, util::BoxCloneSyncService};
 
 /// Acknowledges so many publishes.
@@ -47,6 +49,35 @@ async fn readiness_waits_for_room_and_reserves_nothing() {
     let (outcome, ()) = tokio::join!(waits, acknowledge(&mut server, 1));
     outcome.unwrap();
     ready.await.unwrap();
+}
+
+/// The one who waits was woken for the room and does not take it: gives up, or asks for too much.
+#[tokio::test(start_paused = true)]
+async fn readiness_is_told_of_room_that_the_one_before_does_not_take() {
+    let large = Publish::new("t", vec![0; 200]).unwrap();
+    for gives_up in [true, false] {
+        let mut connack = ConnAck::accepted();
+        connack.properties.maximum_packet_size = NonZeroU32::new(100);
+        let (session, mut server) =
+            open_with(config(Version::V5).with_max_in_flight(1_u16), connack).await;
+        let mut publisher = session.publisher();
+        let mut sent = Box::pin(publisher.call(publish(QoS::AtLeastOnce)));
+        assert!(now(&mut sent).await.is_none());
+        let request = large.clone().with_qos(QoS::AtLeastOnce);
+        let mut waits = Box::pin(publisher.call(request));
+        assert!(now(&mut waits).await.is_none());
+        let ready = tokio::spawn(async move { poll_fn(|cx| publisher.poll_ready(cx)).await });
+        acknowledge(&mut server, 1).await;
+        sent.await.unwrap();
+        if gives_up {
+            drop(waits);
+        } else {
+            let error = waits.await.unwrap_err();
+            assert!(matches!(error, PublishError::Usage(_)), "{error:?}");
+        }
+        let ready = timeout(Duration::from_secs(1), ready).await;
+        ready.expect("it is not told").unwrap().unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

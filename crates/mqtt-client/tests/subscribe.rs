@@ -123,6 +123,26 @@ async fn unsubscribing_waits_for_the_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn unsubscribing_leaves_those_who_subscribe_meanwhile_alone() {
+    for answered in [true, false] {
+        let (session, mut server) = open(config(Version::V5)).await;
+        let old = subscribed(&session, &mut server, Subscribe::new("a").unwrap()).await;
+        let mut answer = Box::pin(old.unsubscribe());
+        assert!(now(&mut answer).await.is_none());
+        let id = server.expect_unsubscribe().await.packet_id;
+        let mut new = subscribed(&session, &mut server, Subscribe::new("b").unwrap()).await;
+        if answered {
+            server.unsuback(id, 1).await;
+            answer.await.unwrap();
+        } else {
+            drop(answer);
+        }
+        server.publish("b", "x", QoS::AtMostOnce, 0).await;
+        assert_eq!(new.recv().await.unwrap().payload, "x");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_streams_of_one_filter_share_one_subscription() {
     let (session, mut server) = open(config(Version::V5)).await;
     let mut first = subscribed(&session, &mut server, Subscribe::new("a").unwrap()).await;
@@ -154,6 +174,22 @@ async fn qos_0_beyond_the_bound_is_dropped_and_counted() {
         assert_eq!(messages.recv().await.unwrap().payload, n.to_string());
     }
     assert!(now(messages.recv()).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_larger_than_the_bound_waits_alone() {
+    let (session, mut server) = open(config(Version::V5)).await;
+    let subscribe = Subscribe::new("a").unwrap().with_max_bytes(10);
+    let mut messages = subscribed(&session, &mut server, subscribe).await;
+    let large = "larger than ten bytes";
+    for _ in 0..2 {
+        server.publish("a", large, QoS::AtMostOnce, 0).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(messages.recv().await.unwrap().payload, large);
+    assert_eq!(messages.dropped(), 1);
+    server.publish("a", large, QoS::AtMostOnce, 0).await;
+    assert_eq!(messages.recv().await.unwrap().payload, large);
 }
 
 /// The flood is in before the reader gets its turn; it has stopped for good in the test above.
