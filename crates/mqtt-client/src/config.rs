@@ -39,7 +39,8 @@ pub struct SessionConfig {
     pub password: Option<Secret>,
     /// The most QoS 1 and 2 messages a server may have unacknowledged by us. Default 1,024 in 5.0,
     /// which bounds what a stopped reader makes the session hold. A 3.1.1 server cannot be told;
-    /// one that exceeds a number set here is disconnected, so the default there is 65,535.
+    /// one that exceeds a number set here is disconnected, so the default there is 65,535. Times
+    /// `max_packet_size` it is the most that unread messages at QoS 1 and 2 can occupy.
     pub receive_maximum: Option<u16>,
     /// The largest packet taken, in bytes. Default 1 MiB: above what the public services allow,
     /// and small enough for thousands of sessions in a process.

@@ -33,7 +33,7 @@ const READS_PER_POLL: usize = 16;
 
 /// How long the readers of filling queues are waited for before QoS 0 messages are dropped. A reader
 /// that keeps up on average comes much sooner, even on a busy machine; one that has stopped costs
-/// the others this much once.
+/// the others this much once, a slow one each time it falls behind.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// While this much waits behind a blocked socket nothing is read, since each packet may add an
@@ -214,7 +214,10 @@ impl<C: Conn> Driver<C> {
             };
             match ready!(read) {
                 Ok(0) => return Poll::Ready(Err(LostCause::ClosedByServer)),
-                Ok(n) => self.read = n,
+                Ok(n) => {
+                    tracing::trace!(bytes = n, "read");
+                    self.read = n;
+                }
                 Err(error) => return Poll::Ready(Err(lost(Operation::Read, error))),
             }
         }
@@ -246,7 +249,6 @@ impl<C: Conn> Driver<C> {
                         return Err(LostCause::Malformed(error));
                     }
                 };
-                tracing::trace!(packet = %packet.packet_type(), "received");
                 let event = state.core.handle_packet(packet, now.into_std());
                 if let Some(event) = event.map_err(LostCause::Protocol)? {
                     state.on_event(event, &mut scratch.wakers)?;
@@ -264,7 +266,11 @@ impl<C: Conn> Driver<C> {
     fn handled(&self, mut state: MutexGuard<'_, State>, scratch: &mut Scratch) {
         state.wake_for_room(&mut scratch.wakers);
         let is_quiet = state.closing && state.core.in_flight() == 0;
+        let unwanted = std::mem::take(&mut state.unwanted);
         drop(state);
+        if unwanted > 0 {
+            tracing::debug!(unwanted, "took messages that no subscription wants");
+        }
         if is_quiet {
             self.shared.changed.notify_waiters();
         }

@@ -3,7 +3,7 @@
 use std::{
     ops::Deref,
     pin::Pin,
-    sync::{Arc, MutexGuard},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -17,7 +17,7 @@ use tower_service::Service;
 use crate::{
     error::PublishError,
     line::Ticket,
-    shared::{Answer, Handle, State, Waiter, reason, renew},
+    shared::{Answer, Handle, State, Waiter, leave_room_to_others, reason, renew},
 };
 
 /// A request to publish a message.
@@ -307,15 +307,6 @@ fn line(state: &mut State, qos: QoS) -> &mut crate::line::Line {
         QoS::AtMostOnce => &mut state.buffer,
         QoS::AtLeastOnce | QoS::ExactlyOnce => &mut state.window,
     }
-}
-
-/// Wakes those that wait: one that has left the line may have been woken for room that it does not
-/// take.
-fn leave_room_to_others(mut state: MutexGuard<'_, State>) {
-    let mut wakers = Vec::new();
-    state.wake_for_room(&mut wakers);
-    drop(state);
-    wakers.into_iter().for_each(Waker::wake);
 }
 
 /// Hands a message to the core, which has room for it; returns the waiter's key above QoS 0.

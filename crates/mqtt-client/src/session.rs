@@ -119,14 +119,16 @@ impl Session {
     /// Leaves in order: takes no new requests, waits up to the configured `quiesce` for what is in
     /// flight, sends DISCONNECT and closes.
     ///
-    /// The connection is closed when this returns, with or without an error. A server that does not
+    /// The connection is closed when this returns, with or without an error; if it broke meanwhile,
+    /// those who waited for outcomes and [`closed`](Self::closed) say so. A server that does not
     /// read holds that up until the configured `write_timeout` ends the connection. If the future is
     /// dropped the session takes no new requests and leaves when its last handle is dropped.
     pub async fn disconnect(&self) -> Result<(), NotQuiet> {
         let shared = &self.handle.shared;
         let quiesce = self.facts.quiesce;
         shared.leave();
-        let quiet = tokio::time::timeout(quiesce, self.quiet()).await;
+        // What is left after that, the count below says.
+        let _ = tokio::time::timeout(quiesce, self.quiet()).await;
         let in_flight = {
             let mut state = shared.lock();
             let in_flight = state.core.in_flight();
@@ -138,9 +140,10 @@ impl Session {
             in_flight
         };
         self.closed().await;
-        match quiet {
-            Ok(()) => Ok(()),
-            Err(_) => Err(NotQuiet { in_flight, quiesce }),
+        if in_flight == 0 {
+            Ok(())
+        } else {
+            Err(NotQuiet { in_flight, quiesce })
         }
     }
 

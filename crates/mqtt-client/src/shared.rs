@@ -3,7 +3,8 @@
 //! A request takes the lock, lets the protocol core encode it straight into the outbound buffer,
 //! and wakes the driver only if it sleeps. The driver takes the whole buffer at once, so requests
 //! that come while it is busy leave in one write. Wakers are collected under the lock and woken
-//! or dropped after it: either may run the code of others, which may take the lock itself.
+//! or dropped after it, and nothing is logged under it: each may run the code of others, which may
+//! take the lock itself.
 
 use std::{
     collections::HashMap,
@@ -64,6 +65,8 @@ pub(crate) struct State {
     shared_acks: HashMap<AckId, usize>,
     /// The driver's waker while it sleeps.
     pub(crate) driver: Option<Waker>,
+    /// Messages that no subscription wants, since the driver last said so.
+    pub(crate) unwanted: usize,
     /// How many subscriptions' queues fill faster than their readers have run: the driver pauses.
     pub(crate) pressing: usize,
     /// No new requests: the session is leaving.
@@ -109,6 +112,7 @@ impl Shared {
                 subscriptions: Slab::new(),
                 shared_acks: HashMap::new(),
                 driver: None,
+                unwanted: 0,
                 pressing: 0,
                 closing: false,
                 end: None,
@@ -321,10 +325,7 @@ impl State {
             if let Some(ack) = ack {
                 self.core.acknowledge(ack, ReasonCode::SUCCESS);
             }
-            tracing::debug!(
-                topic.len = message.topic.len(),
-                "no subscription wants a message"
-            );
+            self.unwanted += 1;
             return;
         };
         if takers > 1 {
@@ -381,6 +382,15 @@ impl Drop for Handle {
         };
         driver.into_iter().for_each(Waker::wake);
     }
+}
+
+/// Wakes those that wait: one that has left the line may have been woken for room that it does not
+/// take.
+pub(crate) fn leave_room_to_others(mut state: MutexGuard<'_, State>) {
+    let mut wakers = Vec::new();
+    state.wake_for_room(&mut wakers);
+    drop(state);
+    wakers.into_iter().for_each(Waker::wake);
 }
 
 /// Puts `waker` in the place of `known`. Returns that, if it is another.

@@ -14,7 +14,8 @@ use tower_service::Service;
 
 use crate::{
     error::SubscribeError,
-    shared::{Answer, Handle, Waiter, reason, renew},
+    line::Ticket,
+    shared::{Answer, Handle, Waiter, leave_room_to_others, reason, renew},
     subscription::{Queue, Subscription},
 };
 
@@ -109,6 +110,7 @@ impl Subscriber {
     /// Subscribes, and resolves to the stream of messages once the server has granted every filter.
     ///
     /// If it refuses one, those it granted are given up again and the codes are in the error.
+    /// Waits for the outbound buffer as a publish at QoS 0 does; a full window does not hold it up.
     /// Dropping the future gives the subscription up.
     pub fn subscribe(
         &self,
@@ -116,7 +118,7 @@ impl Subscriber {
     ) -> impl Future<Output = Result<Subscription, SubscribeError>> + Send + use<> {
         Subscribing {
             handle: self.handle.clone(),
-            stage: Stage::Unsent(Box::new(subscribe)),
+            stage: Stage::unsent(subscribe),
         }
     }
 }
@@ -138,7 +140,7 @@ impl Service<Subscribe> for Subscriber {
     fn call(&mut self, subscribe: Subscribe) -> SubscribeFuture {
         SubscribeFuture(Subscribing {
             handle: self.handle.clone(),
-            stage: Stage::Unsent(Box::new(subscribe)),
+            stage: Stage::unsent(subscribe),
         })
     }
 }
@@ -164,13 +166,26 @@ struct Subscribing {
 
 #[derive(Debug)]
 enum Stage {
-    Unsent(Box<Subscribe>),
+    /// It waits for the outbound buffer, as a publish at QoS 0 would.
+    Unsent {
+        subscribe: Box<Subscribe>,
+        ticket: Option<Ticket>,
+    },
     /// Messages may come before the answer, so the queue is there already.
     Sent {
         key: usize,
         subscription: Subscription,
     },
     Done,
+}
+
+impl Stage {
+    fn unsent(subscribe: Subscribe) -> Self {
+        Self::Unsent {
+            subscribe: Box::new(subscribe),
+            ticket: None,
+        }
+    }
 }
 
 impl Future for Subscribing {
@@ -180,12 +195,27 @@ impl Future for Subscribing {
         let this = self.get_mut();
         let shared = &this.handle.shared;
         match std::mem::replace(&mut this.stage, Stage::Done) {
-            Stage::Unsent(subscribe) => {
+            Stage::Unsent {
+                subscribe,
+                mut ticket,
+            } => {
                 let mut guard = shared.lock();
                 let state = &mut *guard;
                 if let Some(lost) = state.refusal(&shared.endpoint) {
+                    let left = state.buffer.leave(&mut ticket);
+                    drop(guard);
+                    drop(left);
                     return Poll::Ready(Err(SubscribeError::Lost(lost)));
                 }
+                let has_room = state.buffer.is_turn(ticket) && state.core.has_room(QoS::AtMostOnce);
+                if state.core.is_connected() && !has_room {
+                    let replaced = state.buffer.wait(&mut ticket, cx.waker());
+                    drop(guard);
+                    drop(replaced);
+                    this.stage = Stage::Unsent { subscribe, ticket };
+                    return Poll::Pending;
+                }
+                let left = state.buffer.leave(&mut ticket);
                 let filters = subscribe
                     .filters
                     .iter()
@@ -200,12 +230,15 @@ impl Future for Subscribing {
                     && let Err(error) = state.core.subscribe(subscribe.filters, properties, key)
                 {
                     state.waiters.remove(key);
+                    leave_room_to_others(guard);
+                    drop(left);
                     return Poll::Ready(Err(error.into()));
                 }
                 let queue = Queue::new(filters, id, subscribe.max_messages, subscribe.max_bytes);
                 let queue = state.subscriptions.insert(queue);
                 let driver = state.wake_driver();
-                drop(guard);
+                leave_room_to_others(guard);
+                drop(left);
                 driver.into_iter().for_each(Waker::wake);
                 let subscription = Subscription::new(this.handle.clone(), queue);
                 this.stage = Stage::Sent { key, subscription };
@@ -226,9 +259,18 @@ impl Future for Subscribing {
 
 impl Drop for Subscribing {
     fn drop(&mut self) {
-        if let Stage::Sent { key, .. } = &self.stage {
-            let waiter = self.handle.shared.lock().abandon(*key);
-            drop(waiter);
+        match &mut self.stage {
+            Stage::Done | Stage::Unsent { ticket: None, .. } => {}
+            Stage::Unsent { ticket, .. } => {
+                let mut state = self.handle.shared.lock();
+                let left = state.buffer.leave(ticket);
+                leave_room_to_others(state);
+                drop(left);
+            }
+            Stage::Sent { key, .. } => {
+                let waiter = self.handle.shared.lock().abandon(*key);
+                drop(waiter);
+            }
         }
     }
 }

@@ -177,9 +177,11 @@ impl Subscription {
 
     /// Unsubscribes and waits for the server's answer.
     ///
+    /// Nothing is asked of the server while another stream of this session has the same filters.
     /// If the future is dropped the subscription is given up all the same.
     pub async fn unsubscribe(mut self) -> Result<(), SubscribeError> {
-        Unsubscribing::new(self.handle.clone(), self.give_up(true)).await
+        let answer = self.give_up(true)?;
+        Unsubscribing::new(self.handle.clone(), answer).await
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
@@ -238,10 +240,16 @@ impl Subscription {
 
     /// Removes the queue, settles what is in it, and unsubscribes from what nobody else here
     /// subscribes to. Returns the waiter for the answer if one is wanted and due.
-    fn give_up(&mut self, wait: bool) -> Option<usize> {
-        let key = self.key.take()?;
-        let mut state = self.handle.shared.lock();
-        let queue = state.subscriptions.try_remove(key)?;
+    fn give_up(&mut self, wait: bool) -> Result<Option<usize>, SubscribeError> {
+        let shared = &self.handle.shared;
+        let mut state = shared.lock();
+        let queue = self
+            .key
+            .take()
+            .and_then(|key| state.subscriptions.try_remove(key));
+        let Some(queue) = queue else {
+            return Ok(None);
+        };
         if queue.pace == Pace::Pressing {
             state.pressing = state.pressing.saturating_sub(1);
         }
@@ -264,8 +272,10 @@ impl Subscription {
                     .any(|(_, other)| other.filters.contains(filter))
             })
             .collect();
-        let mut key = None;
-        if !filters.is_empty() && !state.closing && state.core.is_connected() {
+        let mut answer = Ok(None);
+        if let Some(lost) = state.refusal(&shared.endpoint) {
+            answer = Err(SubscribeError::Lost(lost));
+        } else if !filters.is_empty() {
             let waiter = if wait {
                 Waiter::Waiting(Waker::noop().clone())
             } else {
@@ -273,16 +283,17 @@ impl Subscription {
             };
             let new = state.waiters.insert(waiter);
             match state.core.unsubscribe(filters, Default::default(), new) {
-                Ok(()) => key = wait.then_some(new),
-                Err(_) => {
+                Ok(()) => answer = Ok(wait.then_some(new)),
+                Err(error) => {
                     state.waiters.remove(new);
+                    answer = Err(error.into());
                 }
             }
         }
         let driver = state.driver.take();
         drop(state);
         driver.into_iter().for_each(Waker::wake);
-        key
+        answer
     }
 }
 
@@ -296,6 +307,7 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.give_up(false);
+        // Without an UNSUBSCRIBE the messages that still come are acknowledged and forgotten.
+        let _ = self.give_up(false);
     }
 }

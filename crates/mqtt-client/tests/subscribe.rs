@@ -274,3 +274,47 @@ async fn the_stream_ends_after_what_was_received() {
     assert!(messages.recv().await.is_none());
     assert!(messages.recv().await.is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_subscribe_waits_for_the_outbound_buffer_and_is_withdrawn_when_dropped() {
+    let (connector, mut listener) = mqtt_testkit::memory_with_capacity(64);
+    let config = config(Version::V5).with_max_unsent_bytes(100_usize);
+    let connector = SessionConnector::with_connector(connector, config).unwrap();
+    let (session, mut server) = tokio::join!(connector.connect(common::endpoint()), async {
+        let mut server = listener.accept().await;
+        server.accept().await;
+        server
+    });
+    let session = session.unwrap();
+    // The server does not read: the pipe fills, then the buffer.
+    let mut sent = 0;
+    while now(session.publish(common::publish(QoS::AtMostOnce)))
+        .await
+        .is_some()
+    {
+        sent += 1;
+        settle().await;
+    }
+    for _ in 0..1_000 {
+        let filter = "x".repeat(60_000);
+        let subscribe = session.subscribe(Subscribe::new(filter).unwrap());
+        assert!(now(subscribe).await.is_none());
+    }
+    // It reads again: the publishes are there and none of the subscribes.
+    for _ in 0..sent {
+        server.expect_publish().await;
+    }
+    let mut messages = subscribed(&session, &mut server, Subscribe::new("a").unwrap()).await;
+    server.publish("a", "x", QoS::AtMostOnce, 0).await;
+    assert_eq!(messages.recv().await.unwrap().payload, "x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn unsubscribing_says_when_nothing_could_be_asked() {
+    let (session, mut server) = open(config(Version::V5)).await;
+    let messages = subscribed(&session, &mut server, Subscribe::new("a").unwrap()).await;
+    drop(server);
+    session.closed().await;
+    let error = messages.unsubscribe().await.unwrap_err();
+    assert!(matches!(error, SubscribeError::Lost(_)), "{error:?}");
+}
