@@ -25,7 +25,9 @@ use crate::{
 pub struct Subscribe {
     /// What to subscribe to; at least one.
     pub filters: Vec<SubscribeFilter>,
-    /// 5.0 only.
+    /// 5.0 only. With a subscription identifier the stream gets the messages that carry it. Give all
+    /// streams of one filter the same: a server keeps one subscription for a filter, and the
+    /// identifier of the latest.
     pub properties: SubscribeProperties,
     /// How many messages wait to be read before those of QoS 0 are dropped. Default 8,192: some ten
     /// full reads of small messages, so that a reader that keeps up on average loses none of a
