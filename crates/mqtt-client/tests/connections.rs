@@ -227,7 +227,7 @@ async fn an_answer_that_has_come_counts_though_its_time_is_over() {
     });
     conn.read = Box::new(move |(), _| {
         let mut asked = asked.lock().unwrap();
-        if asked.is_some_and(|asked| asked.elapsed() >= KEEP_ALIVE / 2) {
+        if asked.is_some_and(|asked| asked.elapsed() >= KEEP_ALIVE * 19 / 40) {
             *asked = None;
             return Poll::Ready(vec![0xD0, 0x00]);
         }

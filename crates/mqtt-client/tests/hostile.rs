@@ -221,7 +221,11 @@ async fn a_packet_that_trickles_in_is_given_up_by_keep_alive() {
             }
         } => unreachable!("the server goes on for ever"),
     };
-    assert_eq!(start.elapsed(), Duration::from_secs(15));
+    assert!(
+        start.elapsed() <= Duration::from_secs(15),
+        "{:?}",
+        start.elapsed()
+    );
     assert!(lost.is_transient());
 }
 

@@ -152,7 +152,16 @@ async fn a_dead_server_is_noticed_within_one_and_a_half_keep_alive() {
         open(config(Version::V5).with_keep_alive(Duration::from_secs(10))).await;
     let start = tokio::time::Instant::now();
     let lost = session.closed().await;
-    assert_eq!(start.elapsed(), Duration::from_secs(15));
+    assert!(
+        start.elapsed() <= Duration::from_secs(15),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(
+        start.elapsed() >= Duration::from_secs(14),
+        "{:?}",
+        start.elapsed()
+    );
     assert!(lost.is_transient());
 }
 

@@ -381,11 +381,10 @@ impl ProtocolError {
             | Self::WrongAcknowledgement { .. }
             | Self::ReasonCodeCount { .. }
             | Self::UnaskedProblemInformation { .. }
-            | Self::AuthenticationMethod { .. } => ReasonCode::PROTOCOL_ERROR,
+            | Self::AuthenticationMethod { .. }
+            | Self::UnknownTopicAlias { .. } => ReasonCode::PROTOCOL_ERROR,
             Self::ReceiveMaximumExceeded { .. } => ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
-            Self::TopicAliasTooLarge { .. } | Self::UnknownTopicAlias { .. } => {
-                ReasonCode::TOPIC_ALIAS_INVALID
-            }
+            Self::TopicAliasTooLarge { .. } => ReasonCode::TOPIC_ALIAS_INVALID,
             Self::ConnAckTimeout { .. } | Self::KeepAliveTimeout { .. } => {
                 ReasonCode::KEEP_ALIVE_TIMEOUT
             }

@@ -13,6 +13,9 @@ use session_common::*;
 const SECOND: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
+/// The longest gap of a client that has nothing to send: a twentieth is kept for a late timer.
+const GAP: Duration = Duration::from_millis(9_500);
+
 fn keeping_alive(version: Version) -> Pair {
     Pair::connected_with(version, |connect| connect.keep_alive = 10)
 }
@@ -56,7 +59,7 @@ fn an_idle_client_pings_once_a_keep_alive() {
     both(|version| {
         let mut pair = keeping_alive(version);
         let (longest, pings) = run(&mut pair, 20 * KEEP_ALIVE, 200 * KEEP_ALIVE, |_| {});
-        assert_eq!((longest, pings), (KEEP_ALIVE, 20));
+        assert_eq!((longest, pings), (GAP, 21));
     });
 }
 
@@ -68,7 +71,7 @@ fn a_client_that_only_receives_pings() {
         let (longest, pings) = run(&mut pair, 20 * KEEP_ALIVE, SECOND, |pair| {
             assert!(pair.give(publish_0("m")).is_some());
         });
-        assert_eq!((longest, pings), (KEEP_ALIVE, 20));
+        assert_eq!((longest, pings), (GAP, 21));
     });
 }
 
@@ -96,7 +99,7 @@ fn a_client_that_only_sends_asks_whether_anybody_is_there() {
         let (_, pings) = run(&mut pair, 20 * KEEP_ALIVE, SECOND, |pair| {
             pair.publish_at(AtMostOnce, "m");
         });
-        assert_eq!(pings, 20);
+        assert_eq!(pings, 21);
     });
 }
 
@@ -111,7 +114,7 @@ fn the_gap_is_never_longer_than_a_keep_alive() {
             let (longest, _) = run(&mut pair, 10 * KEEP_ALIVE, step, |pair| {
                 pair.publish_at(AtMostOnce, "m");
             });
-            assert!(longest <= KEEP_ALIVE, "{step:?}: {longest:?}");
+            assert!(longest < KEEP_ALIVE, "{step:?}: {longest:?}");
         }
     });
 }
@@ -132,7 +135,7 @@ fn a_slow_connack_does_not_lengthen_the_first_gap() {
             while pair.sent() != [Packet::PingReq] {
                 pair.wait().1.unwrap();
             }
-            assert_eq!(pair.now - dialled, delay.max(KEEP_ALIVE));
+            assert_eq!(pair.now - dialled, delay.max(GAP));
         }
     });
 }
@@ -217,7 +220,7 @@ fn the_servers_keep_alive_replaces_ours() {
             Some(seconds) => {
                 let keep_alive = Duration::from_secs(seconds);
                 let (longest, _) = run(&mut pair, 5 * keep_alive, 99 * keep_alive, |_| {});
-                assert_eq!(longest, keep_alive);
+                assert_eq!(longest, keep_alive * 19 / 20);
             }
         }
         // The next connection asks with our own value again.

@@ -1,17 +1,17 @@
 //! Keep-alive both ways, without reading a clock for each packet.
 //!
-//! Every half keep-alive the session looks whether anything was sent and received since the last
-//! look. Two looks without sending are one keep-alive, and a PINGREQ keeps the client from being
-//! taken for dead `[MQTT5-3.1.2-20]` `[MQTT3-3.1.2-23]`. Two looks without receiving probe the
-//! server in the same way, and one more without an answer means that it is gone: one and a half
-//! keep-alive after its last byte.
+//! Somewhat more than twice a keep-alive the session looks whether anything was sent and received
+//! since the last look. Two looks without sending, and a PINGREQ keeps the client from being taken for
+//! dead, also when the timer is late `[MQTT5-3.1.2-20]` `[MQTT3-3.1.2-23]`. Two looks without
+//! receiving probe the server in the same way, and one more without an answer means that it is gone:
+//! within one and a half keep-alive after its last byte.
 
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Default)]
 pub(super) struct KeepAlive {
-    /// Half a keep-alive; zero switches it off.
-    half: Duration,
+    /// As agreed with the server; zero switches it off.
+    keep_alive: Duration,
     next: Option<Instant>,
     sent: bool,
     received: bool,
@@ -19,6 +19,12 @@ pub(super) struct KeepAlive {
     bytes: usize,
     /// A PINGREQ went out and nothing has come since.
     probing: bool,
+}
+
+/// How long after one look the next comes: half a keep-alive, less a twentieth of that half for a
+/// late timer.
+fn look(keep_alive: Duration) -> Duration {
+    keep_alive * 19 / 40
 }
 
 /// So many bytes of an incomplete packet between two looks count as something received.
@@ -35,13 +41,13 @@ pub(super) enum Tick {
 impl KeepAlive {
     /// Starts at CONNACK, `now`. The last packet sent is CONNECT, at `sent`.
     pub(super) fn start(keep_alive: Duration, sent: Instant, now: Instant) -> Self {
-        let half = keep_alive / 2;
+        let look = look(keep_alive);
         // A slow CONNACK has taken the place of the first look.
-        let is_slow = now >= sent + half;
-        let first = if is_slow { half * 2 } else { half };
+        let is_slow = now >= sent + look;
+        let first = if is_slow { look * 2 } else { look };
         Self {
-            half,
-            next: (!half.is_zero()).then(|| sent + first),
+            keep_alive,
+            next: (!keep_alive.is_zero()).then(|| sent + first),
             sent: !is_slow,
             received: true,
             bytes: 0,
@@ -73,12 +79,12 @@ impl KeepAlive {
         if self.next.is_none_or(|next| now < next) {
             return Tick::Quiet;
         }
-        self.next = Some(now + self.half);
+        self.next = Some(now + look(self.keep_alive));
         self.bytes = 0;
         if self.probing {
             self.next = None;
             return Tick::Dead {
-                keep_alive: self.half * 2,
+                keep_alive: self.keep_alive,
             };
         }
         let (sent, received) = (
