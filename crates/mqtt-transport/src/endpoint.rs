@@ -146,6 +146,10 @@ impl FromStr for Endpoint {
 
     fn from_str(url: &str) -> Result<Self, EndpointError> {
         let (scheme, rest) = url.split_once("://").ok_or(EndpointError::NoScheme)?;
+        // What does not have the form of a scheme may be anything, a password among it.
+        if !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(EndpointError::NoScheme);
+        }
         let scheme =
             Scheme::parse(scheme).ok_or_else(|| EndpointError::UnknownScheme(scheme.to_owned()))?;
         if scheme == Scheme::Unix {
@@ -160,11 +164,12 @@ impl FromStr for Endpoint {
                 path: rest.to_owned(),
             }));
         }
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, rest) = rest.split_at(end);
-        if authority.contains('@') {
+        // Anywhere, since a password may hold a slash.
+        if rest.contains('@') {
             return Err(EndpointError::Credentials);
         }
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, rest) = rest.split_at(end);
         if rest.contains('#') {
             return Err(EndpointError::Fragment);
         }
@@ -404,7 +409,13 @@ mod tests {
 
     #[test]
     fn a_password_is_not_repeated() {
-        let error = "mqtt://user:hunter2@host".parse::<Endpoint>().unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("hunter2"));
+        for url in [
+            "mqtt://user:hunter2@host",
+            "ws://user:1234/hunter2@host/mqtt",
+            "user:hunter2@host?x=http://y",
+        ] {
+            let error = url.parse::<Endpoint>().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{url}");
+        }
     }
 }
