@@ -28,7 +28,7 @@ pub struct SessionConfig {
     /// `Never` expires never. In whole seconds. In 3.1.1 a session without clean start is kept.
     pub session_expiry: Limit,
     /// The longest silence: an idle session pings, and a server from which nothing comes is given
-    /// up after one and a half times this. In whole seconds, at most 65,535; zero switches it off,
+    /// up within one and a half times this. In whole seconds, at most 65,535; zero switches it off,
     /// and a dead peer then goes unnoticed. Default 30 s.
     pub keep_alive: Duration,
     /// What the server publishes if the connection ends without DISCONNECT.
