@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     env,
+    ffi::OsString,
     io::{BufRead, BufReader},
     process::{Child, Command, ExitCode, Stdio},
 };
@@ -97,16 +98,21 @@ impl Drop for Ended {
 }
 
 fn parent(options: &Options) -> Result<(), Error> {
-    let pin = Command::new("taskset")
-        .arg("--version")
-        .output()
-        .is_ok_and(|output| output.status.success());
+    let placing = Placing {
+        pin: works("taskset", &["--cpu-list", "0", "true"]),
+        batch: works("chrt", &["--batch", "0", "true"]),
+    };
     println!(
-        "client and sink {}; {} rounds, medians",
-        if pin {
+        "client and sink {}; the sink {}; {} rounds, medians",
+        if placing.pin {
             "share processor 0"
         } else {
-            "are not pinned (there is no taskset)"
+            "are not pinned (taskset does not work)"
+        },
+        if placing.batch {
+            "never preempts the client"
+        } else {
+            "may preempt the client (chrt does not work)"
         },
         options.rounds
     );
@@ -116,7 +122,7 @@ fn parent(options: &Options) -> Result<(), Error> {
         for (row, &work) in options.works.iter().enumerate() {
             for (column, &contender) in options.contenders.iter().enumerate() {
                 let operations = (work.operations() / options.share).max(10);
-                match cell(pin, contender, work, operations) {
+                match cell(placing, contender, work, operations) {
                     Ok(report) => cells.entry((row, column)).or_default().push(report),
                     Err(error) => {
                         failures += 1;
@@ -134,9 +140,32 @@ fn parent(options: &Options) -> Result<(), Error> {
     }
 }
 
+/// Where the processes run, as far as this machine lets them be put there.
+#[derive(Clone, Copy)]
+struct Placing {
+    /// Client and sink on processor 0.
+    pin: bool,
+    /// The sink never preempts the client when a packet wakes it. Else the kernel lets it do so to
+    /// whoever has used more of the processor: that client has no need to sleep until the answer
+    /// comes, and is charged less for having done more.
+    batch: bool,
+}
+
+fn works(program: &str, args: &[&str]) -> bool {
+    Command::new(program)
+        .args(args)
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
 /// One run of one contender against a sink of its own.
-fn cell(pin: bool, contender: Contender, work: Work, operations: u64) -> Result<Report, Error> {
-    let sink = role(pin, &["sink"])?.stdout(Stdio::piped()).spawn()?;
+fn cell(
+    placing: Placing,
+    contender: Contender,
+    work: Work,
+    operations: u64,
+) -> Result<Report, Error> {
+    let sink = role(placing, &["sink"])?.stdout(Stdio::piped()).spawn()?;
     let mut sink = Ended(sink);
     let mut port = String::new();
     BufReader::new(sink.0.stdout.take().ok_or("the sink has no output")?).read_line(&mut port)?;
@@ -146,7 +175,10 @@ fn cell(pin: bool, contender: Contender, work: Work, operations: u64) -> Result<
         operations.to_string(),
     );
     let output = role(
-        pin,
+        Placing {
+            batch: false,
+            ..placing
+        },
         &["client", &contender, &work, port.trim(), &operations],
     )?
     .output()?;
@@ -160,16 +192,19 @@ fn cell(pin: bool, contender: Contender, work: Work, operations: u64) -> Result<
 }
 
 /// This program in another role.
-fn role(pin: bool, args: &[&str]) -> Result<Command, Error> {
-    let program = env::current_exe()?;
-    let mut command = if pin {
-        let mut command = Command::new("taskset");
-        command.args(["--cpu-list", "0"]).arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
-    command.args(args).stdin(Stdio::null());
+fn role(placing: Placing, args: &[&str]) -> Result<Command, Error> {
+    let mut words: Vec<OsString> = Vec::new();
+    if placing.batch {
+        words.extend(["chrt", "--batch", "0"].map(Into::into));
+    }
+    if placing.pin {
+        words.extend(["taskset", "--cpu-list", "0"].map(Into::into));
+    }
+    words.push(env::current_exe()?.into());
+    words.extend(args.iter().map(Into::into));
+    let mut words = words.into_iter();
+    let mut command = Command::new(words.next().ok_or("no program")?);
+    command.args(words).stdin(Stdio::null());
     Ok(command)
 }
 
