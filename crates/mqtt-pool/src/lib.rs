@@ -56,11 +56,9 @@
 //! pause them.
 
 mod config;
-mod config_error;
 mod connect;
 mod error;
 mod lease;
-mod limit;
 mod maintainer;
 mod manager;
 mod member;
@@ -70,10 +68,11 @@ mod state;
 mod status;
 
 pub use config::PoolConfig;
-pub use config_error::{ConfigError, ConfigErrors};
 pub use connect::{Connect, ConnectContext, Pooled};
 pub use error::{AcquireError, Phase};
 pub use lease::Lease;
-pub use limit::{Limit, ParseLimitError};
 pub use pool::Pool;
 pub use status::Status;
+
+#[doc(no_inline)]
+pub use mqtt_transport::{ConfigError, ConfigErrors, Limit, ParseLimitError};

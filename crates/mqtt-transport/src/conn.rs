@@ -21,6 +21,11 @@ use tokio::{
 pub trait Conn: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static {
     /// What is known of the connection.
     fn info(&self) -> &ConnInfo;
+
+    /// Asks the kernel to acknowledge what comes next at once, where a socket below can do that. A
+    /// hint that wears off: a peer that holds back small packets until its last one was
+    /// acknowledged would otherwise wait out our delay, 40 ms on Linux. Decorators pass it on.
+    fn acknowledge_at_once(&self) {}
 }
 
 /// A connection of any kind.
@@ -29,6 +34,10 @@ pub type BoxConn = Box<dyn Conn>;
 impl<C: Conn + ?Sized> Conn for Box<C> {
     fn info(&self) -> &ConnInfo {
         (**self).info()
+    }
+
+    fn acknowledge_at_once(&self) {
+        (**self).acknowledge_at_once();
     }
 }
 
@@ -44,6 +53,9 @@ pub struct ConnInfo {
     pub peer: Address,
     /// When the connection was made.
     pub dialled: Instant,
+    /// What TLS made of it, if it is encrypted.
+    #[cfg(feature = "_tls")]
+    pub tls: Option<std::sync::Arc<crate::tls::TlsInfo>>,
 }
 
 impl ConnInfo {
@@ -54,6 +66,8 @@ impl ConnInfo {
             local,
             peer,
             dialled: Instant::now(),
+            #[cfg(feature = "_tls")]
+            tls: None,
         }
     }
 
@@ -71,6 +85,10 @@ pub enum ConnKind {
     Tcp,
     /// A Unix domain socket.
     Unix,
+    /// WebSocket.
+    WebSocket,
+    /// A stream of a QUIC connection.
+    Quic,
     /// Within this process.
     Memory,
     /// A stream of the user's.
@@ -87,6 +105,8 @@ pub enum Address {
     Socket(SocketAddr),
     /// A path in the file system.
     Path(PathBuf),
+    /// A name in Linux's abstract namespace of Unix sockets.
+    Abstract(String),
 }
 
 pin_project! {
@@ -96,13 +116,25 @@ pin_project! {
         #[pin]
         stream: S,
         info: ConnInfo,
+        acknowledge_at_once: fn(&S),
     }
 }
 
 impl<S> StreamConn<S> {
     /// `stream`, of which `info` is known.
     pub fn new(stream: S, info: ConnInfo) -> Self {
-        Self { stream, info }
+        Self {
+            stream,
+            info,
+            acknowledge_at_once: |_| (),
+        }
+    }
+
+    /// With a way to do [`Conn::acknowledge_at_once`].
+    #[must_use]
+    pub fn with_acknowledge_at_once(mut self, how: fn(&S)) -> Self {
+        self.acknowledge_at_once = how;
+        self
     }
 
     /// The stream.
@@ -119,6 +151,10 @@ impl<S> StreamConn<S> {
 impl<S: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static> Conn for StreamConn<S> {
     fn info(&self) -> &ConnInfo {
         &self.info
+    }
+
+    fn acknowledge_at_once(&self) {
+        (self.acknowledge_at_once)(&self.stream);
     }
 }
 

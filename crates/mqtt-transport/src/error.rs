@@ -25,6 +25,12 @@ pub enum ConnectPhase {
     Resolve,
     /// Reaching an address.
     Dial,
+    /// Asking a proxy for the way on.
+    Proxy,
+    /// The TLS handshake.
+    Tls,
+    /// Turning the connection into a WebSocket.
+    Upgrade,
 }
 
 impl fmt::Display for ConnectPhase {
@@ -33,6 +39,9 @@ impl fmt::Display for ConnectPhase {
             Self::Choose => "choose a connector for",
             Self::Resolve => "resolve the name of",
             Self::Dial => "dial",
+            Self::Proxy => "get through the proxy to",
+            Self::Tls => "agree on TLS with",
+            Self::Upgrade => "open a WebSocket at",
         })
     }
 }

@@ -25,15 +25,19 @@
 //! # }
 //! ```
 
+mod config;
 mod conn;
 mod connector;
 mod deadline;
 mod endpoint;
 mod error;
 mod tcp;
+#[cfg(feature = "_tls")]
+pub mod tls;
 #[cfg(unix)]
 mod unix;
 
+pub use config::{ConfigError, ConfigErrors, Limit, ParseLimitError};
 pub use conn::{Address, BoxConn, Conn, ConnInfo, ConnKind, StreamConn};
 pub use connector::{ConnectFuture, Connector};
 pub use deadline::{

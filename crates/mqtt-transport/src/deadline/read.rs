@@ -48,6 +48,10 @@ impl<C: Conn> Conn for ReadDeadline<C> {
     fn info(&self) -> &ConnInfo {
         self.inner.info()
     }
+
+    fn acknowledge_at_once(&self) {
+        self.inner.acknowledge_at_once();
+    }
 }
 
 impl<C: AsyncRead> AsyncRead for ReadDeadline<C> {

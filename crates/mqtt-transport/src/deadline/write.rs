@@ -47,6 +47,10 @@ impl<C: Conn> Conn for WriteDeadline<C> {
     fn info(&self) -> &ConnInfo {
         self.inner.info()
     }
+
+    fn acknowledge_at_once(&self) {
+        self.inner.acknowledge_at_once();
+    }
 }
 
 impl<C: AsyncRead> AsyncRead for WriteDeadline<C> {

@@ -2,6 +2,8 @@
 
 use std::{fmt, num::ParseIntError, str::FromStr, time::Duration};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 /// A bound on time that can be switched off.
 ///
 /// Its text form is `never`, or whole numbers with units from the largest to the smallest: `30m`,
@@ -10,7 +12,7 @@ use std::{fmt, num::ParseIntError, str::FromStr, time::Duration};
 ///
 /// ```
 /// use std::time::Duration;
-/// use mqtt_pool::Limit;
+/// use mqtt_transport::Limit;
 ///
 /// assert_eq!("1h30m".parse(), Ok(Limit::After(Duration::from_secs(5_400))));
 /// assert_eq!(Limit::After(Duration::from_secs(90)).to_string(), "1m30s");
@@ -141,3 +143,17 @@ impl fmt::Display for ParseLimitError {
 }
 
 impl std::error::Error for ParseLimitError {}
+
+impl Serialize for Limit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
