@@ -3,6 +3,7 @@
 
 mod errors;
 mod limit;
+#[cfg(feature = "_tls")]
 pub(crate) mod text;
 
 pub use errors::{ConfigError, ConfigErrors};
