@@ -28,6 +28,8 @@
 #[cfg(feature = "embedded")]
 mod embedded;
 mod mosquitto;
+#[cfg(feature = "tls")]
+pub mod pki;
 mod scripted;
 mod unix_front;
 
