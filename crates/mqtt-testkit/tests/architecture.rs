@@ -21,7 +21,14 @@ const PROTO: &[&str] = &[
 const TRANSPORT: &[&str] = &["mqtt-proto", "mqtt-pool", "deadpool"];
 const POOL: &[&str] = &["mqtt-proto", "mqtt-client"];
 /// What serves tests and measurements only.
-const NONE_PUBLISHED: &[&str] = &["mqtt-testkit", "mqtt5", "rumqttc", "proptest", "tempfile"];
+const NONE_PUBLISHED: &[&str] = &[
+    "mqtt-testkit",
+    "mqtt5",
+    "rcgen",
+    "rumqttc",
+    "proptest",
+    "tempfile",
+];
 
 /// Everything that the library of a crate is built from, with all features, itself included.
 fn built_from(name: &str) -> BTreeSet<String> {

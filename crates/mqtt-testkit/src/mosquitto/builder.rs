@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::process::Files;
-use super::{Mosquitto, StartError, free_addr, skip};
+use super::{Mosquitto, MosquittoTls, StartError, free_addr, skip};
 
 /// Options of a [`Mosquitto`].
 ///
@@ -18,6 +18,7 @@ pub struct MosquittoBuilder {
     max_inflight_messages: u16,
     persistence: bool,
     allow_anonymous: bool,
+    pub(super) tls: Option<MosquittoTls>,
     extra: Vec<String>,
 }
 
@@ -27,6 +28,7 @@ impl MosquittoBuilder {
             max_inflight_messages: 1000,
             persistence: false,
             allow_anonymous: true,
+            tls: None,
             extra: Vec::new(),
         }
     }
@@ -59,7 +61,14 @@ impl MosquittoBuilder {
         self
     }
 
-    /// Adds a line to the configuration, before its two listeners: a global setting, or a
+    /// Listens for TLS too, on a port of its own: [`Mosquitto::tls_url`]. Off by default.
+    #[must_use]
+    pub fn tls(mut self, tls: MosquittoTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Adds a line to the configuration, before its listeners: a global setting, or a
     /// `listener` of its own and, in the calls after it, what belongs to that.
     #[must_use]
     pub fn config_line(mut self, line: impl Into<String>) -> Self {
@@ -99,14 +108,28 @@ impl MosquittoBuilder {
         }
     }
 
-    pub(super) fn write_config(&self, files: Files<'_>, addr: SocketAddr) -> io::Result<()> {
+    pub(super) fn write_config(
+        &self,
+        files: Files<'_>,
+        addr: SocketAddr,
+        tls_addr: Option<SocketAddr>,
+    ) -> io::Result<()> {
+        if let Some(tls) = &self.tls {
+            tls.write_files(files)?;
+        }
         // Our effective user owns what we just made. Started by root, mosquitto would turn into
         // another user, who may not write into the folder.
         let as_root = fs::metadata(files.dir)?.uid() == 0;
-        fs::write(files.config(), self.config(files, addr, as_root))
+        fs::write(files.config(), self.config(files, addr, tls_addr, as_root))
     }
 
-    fn config(&self, files: Files<'_>, addr: SocketAddr, as_root: bool) -> String {
+    fn config(
+        &self,
+        files: Files<'_>,
+        addr: SocketAddr,
+        tls_addr: Option<SocketAddr>,
+        as_root: bool,
+    ) -> String {
         let mut lines = vec![
             "log_dest stderr".to_owned(),
             "max_queued_messages 0".to_owned(),
@@ -123,7 +146,14 @@ impl MosquittoBuilder {
                 "autosave_interval 1".to_owned(),
             ]);
         }
+        if let Some(on) = self.tls.as_ref().and_then(|tls| tls.tcp_nodelay) {
+            lines.push(format!("set_tcp_nodelay {on}"));
+        }
         lines.extend_from_slice(&self.extra);
+        if let (Some(tls), Some(addr)) = (&self.tls, tls_addr) {
+            lines.extend(tls.config(files, addr));
+            lines.push(format!("allow_anonymous {}", self.allow_anonymous));
+        }
         // The Unix socket comes last: mosquitto opens listeners in this order, and a connection to
         // the socket is the sign that all of them are open. `allow_anonymous` under both, in case
         // the added lines ask for settings per listener.
@@ -150,7 +180,8 @@ mod tests {
 
     fn config(builder: &MosquittoBuilder, as_root: bool) -> String {
         let files = Files::new(Path::new("/t"));
-        builder.config(files, ([127, 0, 0, 1], 4321).into(), as_root)
+        let tls_addr = Some(([127, 0, 0, 1], 8765).into());
+        builder.config(files, ([127, 0, 0, 1], 4321).into(), tls_addr, as_root)
     }
 
     #[test]
@@ -171,6 +202,7 @@ mod tests {
             .max_inflight_messages(7)
             .persistence(true)
             .allow_anonymous(false)
+            .tls(MosquittoTls::new("", "").tcp_nodelay(true))
             .config_line("password_file /t/passwords");
         let expected = "log_dest stderr\n\
             max_queued_messages 0\n\
@@ -180,7 +212,12 @@ mod tests {
             persistence_location /t/\n\
             autosave_on_changes true\n\
             autosave_interval 1\n\
+            set_tcp_nodelay true\n\
             password_file /t/passwords\n\
+            listener 8765 127.0.0.1\n\
+            certfile /t/tls-chain.pem\n\
+            keyfile /t/tls-key.pem\n\
+            allow_anonymous false\n\
             listener 4321 127.0.0.1\n\
             allow_anonymous false\n\
             listener 0 /t/mqtt.sock\n\

@@ -2,11 +2,13 @@
 //!
 //! Each [`Mosquitto`] owns a temporary folder (configuration, log, Unix socket, stored sessions), a
 //! TCP port and a process, and takes all three with it when dropped. `builder` writes the
-//! configuration, `process` is one run of the program, `skip` says what a test does without it.
+//! configuration, `tls` the part of it that is about TLS, `process` is one run of the program, `skip`
+//! says what a test does without it.
 
 mod builder;
 mod process;
 mod skip;
+mod tls;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,6 +20,7 @@ use tempfile::TempDir;
 
 pub use builder::MosquittoBuilder;
 use process::{Files, Process};
+pub use tls::MosquittoTls;
 
 /// Tries to bind the port, each with another port at the first start and the same one at a restart.
 const MAX_BIND_ATTEMPTS: usize = 5;
@@ -86,6 +89,7 @@ pub struct Mosquitto {
     process: Option<Process>,
     program: PathBuf,
     port: u16,
+    tls_port: Option<u16>,
     dir: TempDir,
 }
 
@@ -191,24 +195,30 @@ impl Mosquitto {
             .map_err(StartError::io("make a folder for mosquitto"))?;
         let files = Files::new(dir.path());
         let mut attempts = 1;
-        let (port, process) = loop {
+        let (port, tls_port, process) = loop {
             // Between our giving the port back and mosquitto's taking it another process may be
             // faster; then mosquitto ends and another port is tried.
             let addr = free_addr().map_err(StartError::io("find a free port"))?;
+            let tls_addr = options.tls.as_ref().map(|_| self::free_addr()).transpose();
+            let tls_addr = tls_addr.map_err(StartError::io("find a free port"))?;
             options
-                .write_config(files, addr)
+                .write_config(files, addr, tls_addr)
                 .map_err(StartError::io("write mosquitto's configuration"))?;
             match Process::start(&program, files, addr).await {
                 Err(error) if error.is_port_taken() && attempts < MAX_BIND_ATTEMPTS => {
                     attempts += 1;
                 }
-                result => break (addr.port(), result?),
+                result => {
+                    let tls_port = tls_addr.map(|addr| addr.port());
+                    break (addr.port(), tls_port, result?);
+                }
             }
         };
         Ok(Self {
             process: Some(process),
             program,
             port,
+            tls_port,
             dir,
         })
     }

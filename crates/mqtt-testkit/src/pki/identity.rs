@@ -85,9 +85,8 @@ impl Identity {
     /// Everything as PKCS#12, encrypted as today: AES-256, and SHA-256 over all.
     #[must_use]
     pub fn pkcs12(&self, password: &str) -> Vec<u8> {
-        self.pkcs12_with(password, Nid::AES_256_CBC, Nid::AES_256_CBC, {
-            MessageDigest::sha256()
-        })
+        let cipher = Nid::AES_256_CBC;
+        self.pkcs12_with(password, cipher, cipher, MessageDigest::sha256())
     }
 
     /// Everything as PKCS#12, encrypted as long ago: the key with triple DES, the certificates with

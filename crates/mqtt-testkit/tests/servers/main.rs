@@ -4,4 +4,6 @@
 #[cfg(feature = "embedded")]
 mod embedded;
 mod mosquitto;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;
