@@ -246,10 +246,13 @@ fn code(error: &(dyn std::error::Error + 'static)) -> Option<Code> {
             }
         });
     }
-    // A call that failed with nothing to say about it: the connection was cut.
-    find::<openssl::ssl::Error>(error)
-        .filter(|error| error.code() == openssl::ssl::ErrorCode::SYSCALL)
-        .map(|_| Code::EndOfFile)
+    // A call that failed with nothing to say about it: the connection was cut. native-tls shows the
+    // cause of OpenSSL's error only, and here there is none.
+    let silent = find::<native_tls::Error>(error)
+        .is_some_and(|error| std::error::Error::source(error).is_none());
+    let cut = find::<openssl::ssl::Error>(error)
+        .is_some_and(|error| error.code() == openssl::ssl::ErrorCode::SYSCALL);
+    (silent || cut).then_some(Code::EndOfFile)
 }
 
 #[cfg(all(feature = "native-tls", not(all(unix, not(target_vendor = "apple")))))]

@@ -1,0 +1,16 @@
+//! TLS against OpenSSL and mosquitto, with both backends.
+
+#![cfg(all(feature = "native-tls", feature = "rustls"))]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+mod configuring;
+mod environment;
+mod handshaking;
+mod material;
+mod migrating;
+mod mosquitto;
+mod refusals;
+mod resuming;
+mod revoking;
+mod rotating;
