@@ -1,8 +1,7 @@
 //! Where a server is: parsed from a URL, refused if part of it could not be honoured.
 
-use std::{fmt, path::Path, str::FromStr, sync::Arc};
+use std::{fmt, net::Ipv6Addr, path::Path, str::FromStr, sync::Arc};
 
-use http::uri::Authority;
 use thiserror::Error;
 
 /// The way to a server, as the scheme of its URL says.
@@ -13,7 +12,8 @@ pub enum Scheme {
     Tcp,
     /// `mqtts://`, `ssl://` or `tls://`: MQTT over TLS over TCP, port 8883.
     Tls,
-    /// `unix://`: MQTT over a Unix domain socket.
+    /// `unix:///path`: MQTT over a Unix domain socket. `unix://@name`, on Linux alone: a socket
+    /// of the abstract namespace.
     Unix,
     /// `ws://`: MQTT over WebSocket, port 80.
     Ws,
@@ -74,7 +74,8 @@ struct Parts {
     host: String,
     /// 0 for a Unix socket.
     port: u16,
-    /// Of a Unix socket or a WebSocket request; empty otherwise.
+    /// Of a Unix socket, or its abstract name after an `@`, or of a WebSocket request; empty
+    /// otherwise.
     path: String,
 }
 
@@ -94,17 +95,37 @@ pub enum EndpointError {
     /// No host.
     #[error("the host is missing")]
     NoHost,
-    /// Host or port cannot be read.
-    #[error("the host or port is not valid")]
-    Authority,
+    /// The host is neither a name nor an address.
+    #[error(
+        "the host is not a name of letters, digits, '-', '_' and '.', an IPv4 address, or an IPv6 \
+         address in brackets; an international name is written in its xn-- form"
+    )]
+    Host,
+    /// A host name of more than 253 characters, or with more than 63 between two dots.
+    #[error("the host name is too long: names have up to 253 characters, 63 between dots")]
+    HostTooLong,
+    /// An IPv6 address with a zone.
+    #[error("the zone (after %) of an IPv6 address cannot be honoured")]
+    Zone,
+    /// A port that is no number up to 65535.
+    #[error("the port is not a number from 1 to 65535")]
+    Port,
     /// Port 0.
     #[error("port 0 cannot be connected to")]
     PortZero,
     /// A path where none can be honoured.
     #[error("the path cannot be honoured by this scheme: only unix, ws and wss have one")]
     Path,
-    /// A Unix socket without an absolute path.
-    #[error("the path of a Unix socket must be absolute: unix:///run/mqtt.sock")]
+    /// A character that cannot stand in the path of a request.
+    #[error(
+        "the path has a character that cannot stand in a URL, like a space: write it as a percent-escape"
+    )]
+    PathCharacter,
+    /// A Unix socket with neither an absolute path nor an abstract name.
+    #[error(
+        "a Unix socket is given by an absolute path, unix:///run/mqtt.sock, or on Linux by an \
+         abstract name, unix://@mqtt"
+    )]
     SocketPath,
     /// A query.
     #[error("the query (after ?) cannot be honoured")]
@@ -130,14 +151,32 @@ impl Endpoint {
         Some(self.0.port).filter(|port| *port != 0)
     }
 
-    /// The path of a WebSocket request; empty for other schemes.
+    /// The path of a WebSocket request, or what follows `unix://`; empty for other schemes.
     pub fn path(&self) -> &str {
         &self.0.path
     }
 
-    /// The path of a Unix socket.
+    /// The path of a Unix socket; `None` if it has an abstract name.
     pub fn socket_path(&self) -> Option<&Path> {
-        (self.0.scheme == Scheme::Unix).then(|| Path::new(&self.0.path))
+        (self.0.scheme == Scheme::Unix && self.abstract_name().is_none())
+            .then(|| Path::new(&self.0.path))
+    }
+
+    /// The abstract name of a Unix socket, which exists on Linux alone.
+    pub fn abstract_name(&self) -> Option<&str> {
+        self.0.path.strip_prefix('@')
+    }
+
+    /// The TCP endpoint `authority` (host and perhaps port) of another kind of URL.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn of_authority(authority: &str, default_port: u16) -> Result<Self, EndpointError> {
+        let (host, port) = parse_authority(authority)?;
+        Ok(Self::from(Parts {
+            scheme: Scheme::Tcp,
+            host,
+            port: port.unwrap_or(default_port),
+            path: String::new(),
+        }))
     }
 }
 
@@ -154,7 +193,8 @@ impl FromStr for Endpoint {
             Scheme::parse(scheme).ok_or_else(|| EndpointError::UnknownScheme(scheme.to_owned()))?;
         if scheme == Scheme::Unix {
             // All of it is the path: a file name may hold any other character.
-            if !rest.starts_with('/') || rest.len() < 2 || rest.contains('\0') {
+            let is_named = rest.starts_with(['/', '@']) && rest.len() >= 2;
+            if !is_named || rest.contains('\0') {
                 return Err(EndpointError::SocketPath);
             }
             return Ok(Self::from(Parts {
@@ -177,13 +217,13 @@ impl FromStr for Endpoint {
             return Err(EndpointError::Query);
         }
         let (host, port) = parse_authority(authority)?;
-        let port = match port.or_else(|| scheme.default_port()) {
-            None | Some(0) => return Err(EndpointError::PortZero),
-            Some(port) => port,
+        let Some(port) = port.or_else(|| scheme.default_port()) else {
+            return Err(EndpointError::Port);
         };
         let path = match (scheme, rest) {
             (Scheme::Ws | Scheme::Wss, "" | "/") => "/mqtt",
-            (Scheme::Ws | Scheme::Wss, path) => path,
+            (Scheme::Ws | Scheme::Wss, path) if path.bytes().all(is_path_byte) => path,
+            (Scheme::Ws | Scheme::Wss, _) => return Err(EndpointError::PathCharacter),
             (_, "" | "/") => "",
             _ => return Err(EndpointError::Path),
         };
@@ -196,31 +236,74 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Host, without brackets, and port.
+/// What may stand in the path of a request (RFC 3986, section 3.3). An escape is not looked into:
+/// what it means is the server's business.
+fn is_path_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(&byte)
+}
+
+/// Host, without brackets and in lower case, and port.
 fn parse_authority(text: &str) -> Result<(String, Option<u16>), EndpointError> {
-    if text.is_empty() || text.starts_with(':') {
-        return Err(EndpointError::NoHost);
-    }
-    let authority: Authority = text.parse().map_err(|_| EndpointError::Authority)?;
-    let host = authority.host();
-    let has_port = text.len() > host.len();
-    let port = authority.port_u16();
-    if has_port && port.is_none() {
-        return Err(EndpointError::Authority);
-    }
-    let host = match host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-    {
-        Some(address) => {
-            address
-                .parse::<std::net::Ipv6Addr>()
-                .map_err(|_| EndpointError::Authority)?;
-            address
+    let (host, port) = match text.strip_prefix('[') {
+        Some(text) => {
+            let (address, port) = text.split_once(']').ok_or(EndpointError::Host)?;
+            check_ipv6(address)?;
+            (address, port)
         }
-        None => host,
+        None => {
+            let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            check_host(host)?;
+            (host, port)
+        }
+    };
+    let port = match port.strip_prefix(':') {
+        Some(port) => Some(parse_port(port)?),
+        None if port.is_empty() => None,
+        None => return Err(EndpointError::Port),
     };
     Ok((host.to_ascii_lowercase(), port))
+}
+
+fn check_ipv6(address: &str) -> Result<(), EndpointError> {
+    if address.contains('%') {
+        return Err(EndpointError::Zone);
+    }
+    match address.parse::<Ipv6Addr>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(EndpointError::Host),
+    }
+}
+
+/// Refuses what is no name, so that no resolver, header or server name is ever handed one.
+fn check_host(host: &str) -> Result<(), EndpointError> {
+    if host.is_empty() {
+        return Err(EndpointError::NoHost);
+    }
+    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if !host.bytes().all(is_name_byte) {
+        return Err(EndpointError::Host);
+    }
+    // A dot at the end says that the name is complete.
+    let name = host.strip_suffix('.').unwrap_or(host);
+    if name.len() > 253 || name.split('.').any(|label| label.len() > 63) {
+        return Err(EndpointError::HostTooLong);
+    }
+    if name.split('.').any(str::is_empty) {
+        return Err(EndpointError::Host);
+    }
+    Ok(())
+}
+
+fn parse_port(text: &str) -> Result<u16, EndpointError> {
+    // Numbers of Rust may begin with a plus, ports may not.
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(EndpointError::Port);
+    }
+    match text.parse() {
+        Ok(0) => Err(EndpointError::PortZero),
+        Ok(port) => Ok(port),
+        Err(_) => Err(EndpointError::Port),
+    }
 }
 
 impl From<Parts> for Endpoint {
@@ -377,8 +460,34 @@ mod tests {
             "/run/m q.sock",
             "unix:///run/m q.sock",
         );
+        check(
+            "ws://a_b-c.:8080/%7Eme/x;y=1",
+            Scheme::Ws,
+            Some("a_b-c."),
+            Some(8080),
+            "/%7Eme/x;y=1",
+            "ws://a_b-c.:8080/%7Eme/x;y=1",
+        );
+        check(
+            "unix://@mqtt/1@x",
+            Scheme::Unix,
+            None,
+            None,
+            "@mqtt/1@x",
+            "unix://@mqtt/1@x",
+        );
+    }
+
+    #[test]
+    fn a_unix_socket_has_a_path_or_an_abstract_name() {
         let socket: Endpoint = "unix:///a".parse().unwrap();
         assert_eq!(socket.socket_path(), Some(Path::new("/a")));
+        assert_eq!(socket.abstract_name(), None);
+        let socket: Endpoint = "unix://@/a".parse().unwrap();
+        assert_eq!(socket.socket_path(), None);
+        assert_eq!(socket.abstract_name(), Some("/a"));
+        let other: Endpoint = "mqtt://a".parse().unwrap();
+        assert_eq!((other.socket_path(), other.abstract_name()), (None, None));
     }
 
     #[test]
@@ -393,18 +502,77 @@ mod tests {
         check("mqtt://:1883", EndpointError::NoHost);
         check("mqtt://user:secret@a", EndpointError::Credentials);
         check("mqtt://a:0", EndpointError::PortZero);
-        check("mqtt://a:", EndpointError::Authority);
-        check("mqtt://a:70000", EndpointError::Authority);
-        check("mqtt://a:b", EndpointError::Authority);
-        check("mqtt://[::1", EndpointError::Authority);
-        check("mqtt://[x]", EndpointError::Authority);
-        check("mqtt://a b", EndpointError::Authority);
+        check("mqtt://a:", EndpointError::Port);
+        check("mqtt://a:70000", EndpointError::Port);
+        check("mqtt://a:+80", EndpointError::Port);
+        check("mqtt://a:-1", EndpointError::Port);
+        check("mqtt://a:8 0", EndpointError::Port);
+        check("mqtt://a:b", EndpointError::Port);
+        check("mqtt://a:1:2", EndpointError::Port);
+        check("mqtt://::1", EndpointError::NoHost);
+        check("mqtt://[::1]1883", EndpointError::Port);
+        check("mqtt://[::1", EndpointError::Host);
+        check("mqtt://[x]", EndpointError::Host);
+        check("mqtt://[]", EndpointError::Host);
+        check("mqtt://[127.0.0.1]", EndpointError::Host);
+        check("mqtt://[fe80::1%eth0]", EndpointError::Zone);
+        check("mqtt://[fe80::1%25eth0]:1883", EndpointError::Zone);
+        check("mqtt://a b", EndpointError::Host);
+        check("mqtt://a,b", EndpointError::Host);
+        check("mqtt://a%41", EndpointError::Host);
+        check("mqtt://a\r\nb", EndpointError::Host);
+        check("mqtt://b\u{fc}cher", EndpointError::Host);
+        check("mqtt://a..b", EndpointError::Host);
+        check("mqtt://.a", EndpointError::Host);
+        check("mqtt://.", EndpointError::Host);
+        check(
+            &format!("mqtt://{}", "a".repeat(64)),
+            EndpointError::HostTooLong,
+        );
+        check(
+            &format!("mqtt://{}ab", "abc.".repeat(63)),
+            EndpointError::HostTooLong,
+        );
         check("mqtt://a/path", EndpointError::Path);
         check("mqtt://a?x=1", EndpointError::Query);
         check("ws://a/mqtt#x", EndpointError::Fragment);
+        check("ws://a/a b", EndpointError::PathCharacter);
+        check("ws://a/\r\nX: y", EndpointError::PathCharacter);
+        check("ws://a/\u{fc}", EndpointError::PathCharacter);
         check("unix://relative", EndpointError::SocketPath);
         check("unix:///", EndpointError::SocketPath);
-        check("unix://@abstract", EndpointError::SocketPath);
+        check("unix:///a\0b", EndpointError::SocketPath);
+        check("unix://@", EndpointError::SocketPath);
+    }
+
+    #[test]
+    fn the_longest_names_are_taken() {
+        for host in ["a".repeat(63), format!("{}a", "abc.".repeat(63))] {
+            let endpoint: Endpoint = format!("mqtt://{host}").parse().unwrap();
+            assert_eq!(endpoint.host(), Some(host.as_str()));
+        }
+    }
+
+    #[test]
+    fn no_text_panics_and_what_is_taken_prints_as_itself() {
+        const PIECES: [&str; 28] = [
+            "mqtt", "ws", "wss", "quic", "unix", "://", "://", ":", "/", "@", "[", "]", "::1", "%",
+            "?", "#", ".", "-", "_", "a", "Z", "0", "1883", "65536", " ", "\0", "\u{fc}", "+",
+        ];
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut taken = 0;
+        for _ in 0..50_000 {
+            let scheme = ["mqtt://", "ws://", "unix://", ""][random.usize(..4)];
+            let rest: String = (0..random.usize(..8))
+                .map(|_| PIECES[random.usize(..PIECES.len())])
+                .collect();
+            let text = format!("{scheme}{rest}");
+            if let Ok(endpoint) = text.parse::<Endpoint>() {
+                taken += 1;
+                assert_eq!(endpoint.to_string().parse(), Ok(endpoint), "{text:?}");
+            }
+        }
+        assert!(taken > 1_000, "only {taken}");
     }
 
     #[test]
