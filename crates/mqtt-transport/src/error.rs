@@ -74,14 +74,17 @@ impl ConnectError {
     /// Whether another attempt can help without a change by a person.
     ///
     /// A server that is away comes back, so refused, reset, timed out and unreachable are
-    /// transient, and so is a socket file that is not there yet. What is not supported or not
-    /// permitted stays so.
+    /// transient, and so is a socket file that is not there yet. So is a name that is not found:
+    /// the system does not tell a name that does not exist from a name server that is away. What is
+    /// not supported or not permitted stays so.
     pub fn is_transient(&self) -> bool {
-        !matches!(
-            self.source.kind(),
-            io::ErrorKind::Unsupported
-                | io::ErrorKind::PermissionDenied
-                | io::ErrorKind::InvalidInput
-        )
+        is_transient(self.source.kind())
     }
+}
+
+pub(crate) fn is_transient(kind: io::ErrorKind) -> bool {
+    !matches!(
+        kind,
+        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
+    )
 }

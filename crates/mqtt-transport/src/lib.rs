@@ -31,6 +31,9 @@ mod connector;
 mod deadline;
 mod endpoint;
 mod error;
+mod happy_eyeballs;
+mod progress;
+mod resolve;
 mod tcp;
 #[cfg(feature = "_tls")]
 pub mod tls;
@@ -46,6 +49,7 @@ pub use deadline::{
 };
 pub use endpoint::{Endpoint, EndpointError, Scheme};
 pub use error::{ConnectError, ConnectPhase};
+pub use resolve::{Resolve, ResolveFuture};
 pub use tcp::{TcpConnector, TcpOptions};
 #[cfg(unix)]
 pub use unix::UnixConnector;

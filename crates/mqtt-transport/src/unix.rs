@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::PathBuf,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -9,33 +10,74 @@ use std::{
 use tokio::net::UnixStream;
 use tower_service::Service;
 
-use crate::{Address, ConnInfo, ConnKind, ConnectError, ConnectPhase, Endpoint, StreamConn};
+use crate::{
+    Address, ConnInfo, ConnKind, ConnectError, ConnectPhase, Endpoint, StreamConn,
+    progress::in_phase,
+};
 
-/// Makes connections to Unix domain sockets.
+/// Makes connections to Unix domain sockets: by path, and on Linux by abstract name.
 ///
-/// Always ready. Dropping its future gives the attempt up.
+/// A socket that is not there yet, or that nobody listens on, is a transient error; one that may not
+/// be used is not. Always ready. Dropping its future gives the attempt up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UnixConnector;
 
 impl UnixConnector {
     /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// In phase [`Choose`](ConnectPhase::Choose) for an abstract name on a system without them,
+    /// otherwise in phase [`Dial`](ConnectPhase::Dial).
     pub async fn connect(
         &self,
         endpoint: Endpoint,
     ) -> Result<StreamConn<UnixStream>, ConnectError> {
-        let failed = |source| ConnectError::new(ConnectPhase::Dial, &endpoint, source);
-        let Some(path) = endpoint.socket_path() else {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, "a Unix socket needs a path");
-            return Err(failed(source));
-        };
-        let stream = UnixStream::connect(path).await.map_err(failed)?;
-        let info = ConnInfo::new(
-            ConnKind::Unix,
-            Address::Unnamed,
-            Address::Path(path.to_owned()),
-        );
+        let (path, peer) = named(&endpoint)?;
+        let stream = in_phase(ConnectPhase::Dial, UnixStream::connect(path))
+            .await
+            .map_err(|source| {
+                ConnectError::new(ConnectPhase::Dial, &endpoint, explained(source))
+            })?;
+        let info = ConnInfo::new(ConnKind::Unix, Address::Unnamed, peer);
         Ok(StreamConn::new(stream, info))
     }
+}
+
+/// The path of a socket as tokio takes it, which is a NUL before an abstract name.
+fn named(endpoint: &Endpoint) -> Result<(PathBuf, Address), ConnectError> {
+    if let Some(path) = endpoint.socket_path() {
+        return Ok((path.to_owned(), Address::Path(path.to_owned())));
+    }
+    let (phase, kind, text) = match endpoint.abstract_name() {
+        Some(name) if HAS_ABSTRACT_NAMES => {
+            let path = PathBuf::from(format!("\0{name}"));
+            return Ok((path, Address::Abstract(name.to_owned())));
+        }
+        Some(_) => (
+            ConnectPhase::Choose,
+            io::ErrorKind::Unsupported,
+            "only Linux has abstract names of Unix sockets",
+        ),
+        None => (
+            ConnectPhase::Dial,
+            io::ErrorKind::InvalidInput,
+            "a Unix socket needs a path",
+        ),
+    };
+    let source = io::Error::new(kind, text);
+    Err(ConnectError::new(phase, endpoint, source))
+}
+
+const HAS_ABSTRACT_NAMES: bool = cfg!(any(target_os = "android", target_os = "linux"));
+
+/// Puts words to the one error whose own text misleads.
+fn explained(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        let text = "too many connections wait to be accepted there";
+        return io::Error::new(io::ErrorKind::WouldBlock, text);
+    }
+    error
 }
 
 impl Service<Endpoint> for UnixConnector {

@@ -10,11 +10,12 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{DeadlineExceeded, Operation};
-use crate::{ConnectError, ConnectPhase, Endpoint};
+use crate::{ConnectError, ConnectPhase, Endpoint, progress};
 
 /// A connector that may take only so long for a connection.
 ///
-/// Unlike tower's own timeout it keeps the type of the error, and names the endpoint in it.
+/// Unlike tower's own timeout it keeps the type of the error, and names in it the endpoint and the
+/// phase in which the time ran out; [`Dial`](ConnectPhase::Dial) if `inner` is not of this crate.
 #[derive(Clone, Debug)]
 pub struct ConnectDeadline<S> {
     inner: S,
@@ -90,8 +91,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Poll::Ready(outcome) = this.connect.poll(cx) {
-            return Poll::Ready(outcome);
+        let (outcome, phase) = progress::poll_phase(this.connect, cx);
+        if outcome.is_ready() {
+            return outcome;
         }
         ready!(this.timer.poll(cx));
         let exceeded = DeadlineExceeded {
@@ -99,7 +101,7 @@ where
             timeout: *this.timeout,
         };
         Poll::Ready(Err(ConnectError::new(
-            ConnectPhase::Dial,
+            phase.unwrap_or(ConnectPhase::Dial),
             this.endpoint,
             exceeded.into(),
         )))
