@@ -33,6 +33,8 @@ mod endpoint;
 mod error;
 mod happy_eyeballs;
 mod progress;
+#[cfg(feature = "proxy")]
+mod proxy;
 mod resolve;
 mod tcp;
 #[cfg(feature = "_tls")]
@@ -49,6 +51,8 @@ pub use deadline::{
 };
 pub use endpoint::{Endpoint, EndpointError, Scheme};
 pub use error::{ConnectError, ConnectPhase};
+#[cfg(feature = "proxy")]
+pub use proxy::{ProxyConfig, ProxyConnector, ProxyUrl, ProxyUrlError};
 pub use resolve::{Resolve, ResolveFuture};
 pub use tcp::{TcpConnector, TcpOptions};
 #[cfg(unix)]
