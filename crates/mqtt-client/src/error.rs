@@ -65,7 +65,8 @@ impl ConnectError {
     pub fn is_transient(&self) -> bool {
         match &self.cause {
             ConnectCause::Dial(error) => error.is_transient(),
-            ConnectCause::Io(_) | ConnectCause::Closed => true,
+            ConnectCause::Io(error) => mqtt_transport::is_transient(error),
+            ConnectCause::Closed => true,
             ConnectCause::Protocol(ProtocolError::ConnAckTimeout { .. }) => true,
             ConnectCause::Config(_)
             | ConnectCause::Options(_)
@@ -163,7 +164,8 @@ impl ConnectionLost {
     pub fn is_transient(&self) -> bool {
         match &self.cause {
             LostCause::Closed | LostCause::Malformed(_) => false,
-            LostCause::ClosedByServer | LostCause::Io { .. } | LostCause::TaskDropped => true,
+            LostCause::Io { source, .. } => mqtt_transport::is_transient(source),
+            LostCause::ClosedByServer | LostCause::TaskDropped => true,
             LostCause::Disconnected(disconnect) => is_transient(disconnect.reason_code),
             LostCause::Protocol(error) => matches!(error, ProtocolError::KeepAliveTimeout { .. }),
         }

@@ -78,11 +78,18 @@ impl ConnectError {
     /// the system does not tell a name that does not exist from a name server that is away. What is
     /// not supported or not permitted stays so.
     pub fn is_transient(&self) -> bool {
-        is_transient(self.source.kind())
+        is_transient(&self.source)
     }
 }
 
-pub(crate) fn is_transient(kind: io::ErrorKind) -> bool {
+/// Whether an error of a connection, or of making one, may be gone with another attempt: all are,
+/// but those that say that something is not supported, not permitted or not a valid request. A
+/// server's refusal of our certificate is one of them, though it may show with the first read only.
+pub fn is_transient(error: &io::Error) -> bool {
+    is_transient_kind(error.kind())
+}
+
+pub(crate) fn is_transient_kind(kind: io::ErrorKind) -> bool {
     !matches!(
         kind,
         io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput

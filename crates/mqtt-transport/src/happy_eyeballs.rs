@@ -9,7 +9,7 @@ use std::{fmt, io, net::SocketAddr, time::Duration};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout;
 
-use crate::error::is_transient;
+use crate::error::is_transient_kind;
 
 /// How many failed addresses an error names.
 const MAX_NAMED: usize = 8;
@@ -85,7 +85,7 @@ impl From<Failures> for io::Error {
         let mut kinds = failures.0.iter().map(|(_, error)| error.kind());
         let kind = kinds
             .clone()
-            .find(|kind| is_transient(*kind))
+            .find(|kind| is_transient_kind(*kind))
             .or_else(|| kinds.next())
             .unwrap_or(io::ErrorKind::NotFound);
         Self::new(kind, failures.to_string())

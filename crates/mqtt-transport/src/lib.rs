@@ -50,7 +50,7 @@ pub use deadline::{
     ReadDeadline, WriteDeadline,
 };
 pub use endpoint::{Endpoint, EndpointError, Scheme};
-pub use error::{ConnectError, ConnectPhase};
+pub use error::{ConnectError, ConnectPhase, is_transient};
 #[cfg(feature = "proxy")]
 pub use proxy::{ProxyConfig, ProxyConnector, ProxyUrl, ProxyUrlError};
 pub use resolve::{Resolve, ResolveFuture};

@@ -193,7 +193,11 @@ mod tests {
             let error = outcome.unwrap_err();
             assert_eq!(error.to_string(), text);
             let kind = error.kind();
-            assert_eq!(crate::error::is_transient(kind), is_transient, "{text}");
+            assert_eq!(
+                crate::error::is_transient_kind(kind),
+                is_transient,
+                "{text}"
+            );
         }
         async fn answer(text: &str) -> io::Result<()> {
             let mut stream = tokio::io::join(text.as_bytes(), tokio::io::sink());

@@ -201,7 +201,7 @@ mod tests {
         ] {
             let error = read_reply(&mut &[5, outcome, 0, 1][..]).await.unwrap_err();
             assert!(error.to_string().contains(&outcome.to_string()), "{error}");
-            assert_eq!(crate::error::is_transient(error.kind()), is_transient);
+            assert_eq!(crate::error::is_transient_kind(error.kind()), is_transient);
         }
         for garbage in [[4, 0, 0, 1], [5, 0, 0, 9]] {
             let error = read_reply(&mut &garbage[..]).await.unwrap_err();

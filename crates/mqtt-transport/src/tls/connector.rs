@@ -12,7 +12,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{Tls, TlsConn, TlsInfo, audit};
-use crate::{Conn, ConnectError, ConnectPhase, Endpoint};
+use crate::{Conn, ConnectError, ConnectPhase, Endpoint, progress::in_phase};
 
 /// A connector that speaks TLS on the connections of another.
 ///
@@ -111,7 +111,8 @@ impl Tls {
             )),
             Some(name) => {
                 let handshake = generation.ready.handshake(conn, name);
-                tokio::time::timeout(config.handshake_timeout, handshake)
+                let handshake = tokio::time::timeout(config.handshake_timeout, handshake);
+                in_phase(ConnectPhase::Tls, handshake)
                     .await
                     .unwrap_or_else(|_| {
                         let reason = format!(
