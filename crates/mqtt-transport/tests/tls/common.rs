@@ -16,30 +16,30 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-pub const BACKENDS: [Backend; 2] = [Backend::NativeTls, Backend::Rustls];
+pub(crate) const BACKENDS: [Backend; 2] = [Backend::NativeTls, Backend::Rustls];
 
-pub type Connected = TlsConn<StreamConn<TcpStream>>;
+pub(crate) type Connected = TlsConn<StreamConn<TcpStream>>;
 
 /// Trusts nobody but what the material says, and looks at it only when told to.
-pub fn config(backend: Backend) -> TlsConfig {
+pub(crate) fn config(backend: Backend) -> TlsConfig {
     TlsConfig::default()
         .with_backend(backend)
         .with_trust(Trust::Own)
         .with_reload(Reloading::default().with_interval(mqtt_transport::Limit::Never))
 }
 
-pub fn trusting(root: &Authority) -> TlsMaterial {
+pub(crate) fn trusting(root: &Authority) -> TlsMaterial {
     TlsMaterial::default().with_roots([root.certificate_pem().into_bytes()])
 }
 
-pub fn showing(material: TlsMaterial, identity: &Identity) -> TlsMaterial {
+pub(crate) fn showing(material: TlsMaterial, identity: &Identity) -> TlsMaterial {
     material.with_identity(IdentityMaterial::pem(
         identity.chain_pem(),
         identity.key_pem().into_bytes(),
     ))
 }
 
-pub async fn tls_with(config: TlsConfig, material: TlsMaterial) -> Result<Tls, TlsError> {
+pub(crate) async fn tls_with(config: TlsConfig, material: TlsMaterial) -> Result<Tls, TlsError> {
     let source = material_from("test", move || {
         let material = material.clone();
         async move { Ok(material) }
@@ -47,24 +47,24 @@ pub async fn tls_with(config: TlsConfig, material: TlsMaterial) -> Result<Tls, T
     Tls::with_source(config, source).await
 }
 
-pub async fn tls(backend: Backend, material: TlsMaterial) -> Tls {
+pub(crate) async fn tls(backend: Backend, material: TlsMaterial) -> Tls {
     tls_with(config(backend), material).await.unwrap()
 }
 
 /// Material that a test replaces.
 #[derive(Clone)]
-pub struct Store(Arc<Mutex<TlsMaterial>>);
+pub(crate) struct Store(Arc<Mutex<TlsMaterial>>);
 
 impl Store {
-    pub fn new(material: TlsMaterial) -> Self {
+    pub(crate) fn new(material: TlsMaterial) -> Self {
         Self(Arc::new(Mutex::new(material)))
     }
 
-    pub fn put(&self, material: TlsMaterial) {
+    pub(crate) fn put(&self, material: TlsMaterial) {
         *self.0.lock().unwrap() = material;
     }
 
-    pub async fn tls(&self, config: TlsConfig) -> Tls {
+    pub(crate) async fn tls(&self, config: TlsConfig) -> Tls {
         let store = self.clone();
         let source = material_from("store", move || {
             let material = store.0.lock().unwrap().clone();
@@ -74,7 +74,7 @@ impl Store {
     }
 }
 
-pub async fn connect(tls: &Tls, url: &str) -> Result<Connected, ConnectError> {
+pub(crate) async fn connect(tls: &Tls, url: &str) -> Result<Connected, ConnectError> {
     let endpoint: Endpoint = url.parse().unwrap();
     TlsConnector::new(TcpConnector::default(), tls.clone())
         .oneshot(endpoint)
@@ -82,7 +82,7 @@ pub async fn connect(tls: &Tls, url: &str) -> Result<Connected, ConnectError> {
 }
 
 /// Sends something and has it sent back, so that tickets were read too.
-pub async fn echo(conn: &mut (impl Conn + Unpin)) -> std::io::Result<()> {
+pub(crate) async fn echo(conn: &mut impl Conn) -> std::io::Result<()> {
     conn.write_all(b"ping").await?;
     conn.flush().await?;
     let mut read = [0; 4];
@@ -92,7 +92,7 @@ pub async fn echo(conn: &mut (impl Conn + Unpin)) -> std::io::Result<()> {
 }
 
 /// Connects, sends something to and fro, and closes. What fails says why, wherever it shows.
-pub async fn visit(tls: &Tls, url: &str) -> Result<(), String> {
+pub(crate) async fn visit(tls: &Tls, url: &str) -> Result<(), String> {
     let mut conn = connect(tls, url).await.map_err(|error| {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         format!("{error}: {}", cause.unwrap_or_default())
@@ -103,7 +103,7 @@ pub async fn visit(tls: &Tls, url: &str) -> Result<(), String> {
 }
 
 /// `0x10 …`: a CONNECT of MQTT 3.1.1 without a client identifier, and its CONNACK.
-pub async fn connack(conn: &mut BoxConn) -> std::io::Result<()> {
+pub(crate) async fn connack(conn: &mut BoxConn) -> std::io::Result<()> {
     let connect = [0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 30, 0, 0];
     conn.write_all(&connect).await?;
     conn.flush().await?;

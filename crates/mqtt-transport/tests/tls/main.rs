@@ -1,7 +1,11 @@
 //! TLS against OpenSSL and mosquitto, with both backends.
 
 #![cfg(all(feature = "native-tls", feature = "rustls"))]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 mod configuring;

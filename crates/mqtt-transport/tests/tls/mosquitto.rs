@@ -1,12 +1,14 @@
 //! A real MQTT server over TLS.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mqtt_testkit::{Mosquitto, MosquittoTls, pki::Authority};
 use mqtt_transport::{
     BoxConn, Conn,
     tls::{Backend, TlsVersion},
 };
+
+use tokio::time::Instant;
 
 use crate::common::*;
 
