@@ -37,6 +37,8 @@ mod mosquitto;
 mod openssl_server;
 #[cfg(feature = "tls")]
 pub mod pki;
+#[cfg(feature = "quic")]
+mod quic_front;
 mod scripted;
 mod unix_front;
 
@@ -47,6 +49,8 @@ pub use mosquitto::{Mosquitto, MosquittoBuilder, MosquittoTls, StartError};
 pub use openssl_server::{
     ClientCertificate, Handshake, OpensslServer, OpensslServerBuilder, Service, TlsVersion,
 };
+#[cfg(feature = "quic")]
+pub use quic_front::QuicFront;
 pub use scripted::{
     MemoryConnector, MemoryListener, ScriptedListener, ScriptedServer, memory, memory_with_capacity,
 };

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::process::Files;
-use super::{Mosquitto, MosquittoTls, StartError, free_addr, skip};
+use super::{Mosquitto, MosquittoTls, StartError, skip};
 
 /// Options of a [`Mosquitto`].
 ///
@@ -19,7 +19,16 @@ pub struct MosquittoBuilder {
     persistence: bool,
     allow_anonymous: bool,
     pub(super) tls: Option<MosquittoTls>,
+    websockets: bool,
     extra: Vec<String>,
+}
+
+/// Where its listeners are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Addrs {
+    pub(super) tcp: SocketAddr,
+    pub(super) tls: Option<SocketAddr>,
+    pub(super) ws: Option<SocketAddr>,
 }
 
 impl MosquittoBuilder {
@@ -29,6 +38,7 @@ impl MosquittoBuilder {
             persistence: false,
             allow_anonymous: true,
             tls: None,
+            websockets: false,
             extra: Vec::new(),
         }
     }
@@ -68,6 +78,13 @@ impl MosquittoBuilder {
         self
     }
 
+    /// Whether it listens for WebSockets too, at [`ws_url`](Mosquitto::ws_url). Off by default.
+    #[must_use]
+    pub fn websockets(mut self, on: bool) -> Self {
+        self.websockets = on;
+        self
+    }
+
     /// Adds a line to the configuration, before its listeners: a global setting, or a
     /// `listener` of its own and, in the calls after it, what belongs to that.
     #[must_use]
@@ -84,7 +101,7 @@ impl MosquittoBuilder {
     ///
     /// [`NotInstalled`](StartError::NotInstalled), or the reason with the end of mosquitto's log.
     pub async fn start(self) -> Result<Mosquitto, StartError> {
-        Mosquitto::launch(&self, free_addr).await
+        Mosquitto::launch(&self, super::free_addr).await
     }
 
     /// The one way for a test to go without mosquitto: starts it if it is installed, else prints
@@ -108,28 +125,30 @@ impl MosquittoBuilder {
         }
     }
 
-    pub(super) fn write_config(
-        &self,
-        files: Files<'_>,
-        addr: SocketAddr,
-        tls_addr: Option<SocketAddr>,
-    ) -> io::Result<()> {
+    pub(super) fn write_config(&self, files: Files<'_>, addrs: Addrs) -> io::Result<()> {
         if let Some(tls) = &self.tls {
             tls.write_files(files)?;
         }
         // Our effective user owns what we just made. Started by root, mosquitto would turn into
         // another user, who may not write into the folder.
         let as_root = fs::metadata(files.dir)?.uid() == 0;
-        fs::write(files.config(), self.config(files, addr, tls_addr, as_root))
+        fs::write(files.config(), self.config(files, addrs, as_root))
     }
 
-    fn config(
+    /// The addresses for its listeners, each from `free_addr`.
+    pub(super) fn addrs(
         &self,
-        files: Files<'_>,
-        addr: SocketAddr,
-        tls_addr: Option<SocketAddr>,
-        as_root: bool,
-    ) -> String {
+        mut free_addr: impl FnMut() -> io::Result<SocketAddr>,
+    ) -> io::Result<Addrs> {
+        Ok(Addrs {
+            tcp: free_addr()?,
+            tls: self.tls.as_ref().map(|_| free_addr()).transpose()?,
+            ws: self.websockets.then(free_addr).transpose()?,
+        })
+    }
+
+    fn config(&self, files: Files<'_>, addrs: Addrs, as_root: bool) -> String {
+        let addr = addrs.tcp;
         let mut lines = vec![
             "log_dest stderr".to_owned(),
             "max_queued_messages 0".to_owned(),
@@ -150,9 +169,18 @@ impl MosquittoBuilder {
             lines.push(format!("set_tcp_nodelay {on}"));
         }
         lines.extend_from_slice(&self.extra);
-        if let (Some(tls), Some(addr)) = (&self.tls, tls_addr) {
+        if let (Some(tls), Some(addr)) = (&self.tls, addrs.tls) {
             lines.extend(tls.config(files, addr));
             lines.push(format!("allow_anonymous {}", self.allow_anonymous));
+        }
+        if let Some(addr) = addrs.ws {
+            lines.extend([
+                format!("listener {} {}", addr.port(), addr.ip()),
+                "protocol websockets".to_owned(),
+                // Without it the address is ignored, and the listener open to all.
+                "socket_domain ipv4".to_owned(),
+                format!("allow_anonymous {}", self.allow_anonymous),
+            ]);
         }
         // The Unix socket comes last: mosquitto opens listeners in this order, and a connection to
         // the socket is the sign that all of them are open. `allow_anonymous` under both, in case
@@ -180,8 +208,13 @@ mod tests {
 
     fn config(builder: &MosquittoBuilder, as_root: bool) -> String {
         let files = Files::new(Path::new("/t"));
-        let tls_addr = Some(([127, 0, 0, 1], 8765).into());
-        builder.config(files, ([127, 0, 0, 1], 4321).into(), tls_addr, as_root)
+        let addr = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let addrs = Addrs {
+            tcp: addr(4321),
+            tls: builder.tls.as_ref().map(|_| addr(8765)),
+            ws: builder.websockets.then(|| addr(8080)),
+        };
+        builder.config(files, addrs, as_root)
     }
 
     #[test]
@@ -203,6 +236,7 @@ mod tests {
             .persistence(true)
             .allow_anonymous(false)
             .tls(MosquittoTls::new("", "").tcp_nodelay(true))
+            .websockets(true)
             .config_line("password_file /t/passwords");
         let expected = "log_dest stderr\n\
             max_queued_messages 0\n\
@@ -217,6 +251,10 @@ mod tests {
             listener 8765 127.0.0.1\n\
             certfile /t/tls-chain.pem\n\
             keyfile /t/tls-key.pem\n\
+            allow_anonymous false\n\
+            listener 8080 127.0.0.1\n\
+            protocol websockets\n\
+            socket_domain ipv4\n\
             allow_anonymous false\n\
             listener 4321 127.0.0.1\n\
             allow_anonymous false\n\

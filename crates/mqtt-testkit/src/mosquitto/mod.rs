@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use builder::Addrs;
 pub use builder::MosquittoBuilder;
 use process::{Files, Process};
 pub use tls::MosquittoTls;
@@ -88,8 +89,7 @@ pub struct Mosquitto {
     /// Before `dir`, so that it is dropped first: the process ends, then its files go.
     process: Option<Process>,
     program: PathBuf,
-    port: u16,
-    tls_port: Option<u16>,
+    addrs: Addrs,
     dir: TempDir,
 }
 
@@ -134,10 +134,21 @@ impl Mosquitto {
         format!("unix://{}", self.files().socket().display())
     }
 
+    /// The WebSocket endpoint: `ws://127.0.0.1:PORT/mqtt`. It stays the same over restarts.
+    ///
+    /// # Panics
+    ///
+    /// If it was not started with [`websockets`](MosquittoBuilder::websockets).
+    #[must_use]
+    pub fn ws_url(&self) -> String {
+        let addr = self.addrs.ws.expect("it was started with websockets(true)");
+        format!("ws://{addr}/mqtt")
+    }
+
     /// The TCP address it listens on.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
+        self.addrs.tcp
     }
 
     /// The process's number, `None` after [`kill`](Self::kill).
@@ -195,30 +206,26 @@ impl Mosquitto {
             .map_err(StartError::io("make a folder for mosquitto"))?;
         let files = Files::new(dir.path());
         let mut attempts = 1;
-        let (port, tls_port, process) = loop {
-            // Between our giving the port back and mosquitto's taking it another process may be
-            // faster; then mosquitto ends and another port is tried.
-            let addr = free_addr().map_err(StartError::io("find a free port"))?;
-            let tls_addr = options.tls.as_ref().map(|_| self::free_addr()).transpose();
-            let tls_addr = tls_addr.map_err(StartError::io("find a free port"))?;
+        let (addrs, process) = loop {
+            // Between our giving the ports back and mosquitto's taking them another process may be
+            // faster; then mosquitto ends and others are tried.
+            let addrs = options
+                .addrs(&mut free_addr)
+                .map_err(StartError::io("find a free port"))?;
             options
-                .write_config(files, addr, tls_addr)
+                .write_config(files, addrs)
                 .map_err(StartError::io("write mosquitto's configuration"))?;
-            match Process::start(&program, files, addr).await {
+            match Process::start(&program, files, addrs.tcp).await {
                 Err(error) if error.is_port_taken() && attempts < MAX_BIND_ATTEMPTS => {
                     attempts += 1;
                 }
-                result => {
-                    let tls_port = tls_addr.map(|addr| addr.port());
-                    break (addr.port(), tls_port, result?);
-                }
+                result => break (addrs, result?),
             }
         };
         Ok(Self {
             process: Some(process),
             program,
-            port,
-            tls_port,
+            addrs,
             dir,
         })
     }

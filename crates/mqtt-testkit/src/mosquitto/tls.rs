@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -90,6 +90,12 @@ impl MosquittoTls {
         self.line(&format!("ciphers_tls1.3 {list}"))
     }
 
+    /// Speaks WebSocket over TLS on this listener: [`Mosquitto::wss_url`].
+    #[must_use]
+    pub fn websockets(self) -> Self {
+        self.line("protocol websockets").line("socket_domain ipv4")
+    }
+
     /// Whether to switch Nagle's algorithm off, on all of the server's listeners.
     #[must_use]
     pub fn tcp_nodelay(mut self, on: bool) -> Self {
@@ -139,8 +145,7 @@ impl Mosquitto {
     /// If it was started without [`tls`](super::MosquittoBuilder::tls).
     #[must_use]
     pub fn tls_addr(&self) -> SocketAddr {
-        let port = self.tls_port.expect("a mosquitto started with TLS");
-        (Ipv4Addr::LOCALHOST, port).into()
+        self.addrs.tls.expect("a mosquitto started with TLS")
     }
 
     /// Its TLS endpoint: `mqtts://localhost:PORT`. It stays the same over restarts.
@@ -151,6 +156,17 @@ impl Mosquitto {
     #[must_use]
     pub fn tls_url(&self) -> String {
         format!("mqtts://localhost:{}", self.tls_addr().port())
+    }
+
+    /// The endpoint of a listener with [`websockets`](MosquittoTls::websockets):
+    /// `wss://localhost:PORT/mqtt`.
+    ///
+    /// # Panics
+    ///
+    /// If it was not started with TLS.
+    #[must_use]
+    pub fn wss_url(&self) -> String {
+        format!("wss://localhost:{}/mqtt", self.tls_addr().port())
     }
 
     /// Gives the TLS listener another certificate and key while it runs (SIGHUP): connections stay,
@@ -168,7 +184,7 @@ impl Mosquitto {
     ///
     /// As [`tls_addr`](Self::tls_addr).
     pub async fn reload_tls(&mut self, chain_pem: &str, key_pem: &str) -> Result<(), StartError> {
-        assert!(self.tls_port.is_some(), "a mosquitto started with TLS");
+        assert!(self.addrs.tls.is_some(), "a mosquitto started with TLS");
         let files = self.files();
         write_identity(files, chain_pem, key_pem)
             .map_err(StartError::io("write mosquitto's certificate"))?;
