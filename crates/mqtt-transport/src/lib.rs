@@ -5,7 +5,8 @@
 //! [`tower::Service`](tower_service::Service) from one to the other: [`TcpConnector`],
 //! [`UnixConnector`], or [`Connector`], which chooses by scheme. What else is wanted of a connection
 //! is stacked on: [`ConnectDeadline`] on a connector, [`ReadDeadline`] and [`WriteDeadline`] on a
-//! connection, and tower's own layers where they fit.
+//! connection ([`DeadlinesLayer`] for all three), [`Metered`] to count, [`Stateful`] to close from
+//! elsewhere, and tower's own layers where they fit.
 //!
 //! ```
 //! use std::time::Duration;
@@ -31,29 +32,47 @@ mod connector;
 mod deadline;
 mod endpoint;
 mod error;
+#[cfg(feature = "test-util")]
+mod fault;
+mod forward;
 mod happy_eyeballs;
+mod metered;
 mod progress;
 #[cfg(feature = "proxy")]
 mod proxy;
+#[cfg(feature = "quic")]
+mod quic;
 mod resolve;
+mod stateful;
 mod tcp;
 #[cfg(feature = "_tls")]
 pub mod tls;
 #[cfg(unix)]
 mod unix;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 pub use config::{ConfigError, ConfigErrors, Limit, ParseLimitError};
 pub use conn::{Address, BoxConn, Conn, ConnInfo, ConnKind, StreamConn};
-pub use connector::{ConnectFuture, Connector};
+pub use connector::{ConnectFuture, Connector, ConnectorConfig};
 pub use deadline::{
-    ConnectDeadline, ConnectDeadlineLayer, DeadlineExceeded, DeadlineHandle, Operation,
+    ConnectDeadline, ConnectDeadlineFuture, ConnectDeadlineLayer, DeadlineConfig, DeadlineConn,
+    DeadlineExceeded, DeadlineHandle, Deadlines, DeadlinesFuture, DeadlinesLayer, Operation,
     ReadDeadline, WriteDeadline,
 };
 pub use endpoint::{Endpoint, EndpointError, Scheme};
 pub use error::{ConnectError, ConnectPhase, is_transient};
+#[cfg(feature = "test-util")]
+pub use fault::{FaultHandle, FaultPlan, Faulty, FaultyConnector, FaultyFuture};
+pub use metered::{Metered, describe_metrics};
 #[cfg(feature = "proxy")]
 pub use proxy::{ProxyConfig, ProxyConnector, ProxyUrl, ProxyUrlError};
+#[cfg(feature = "quic")]
+pub use quic::{QuicConn, QuicConnector, QuicOptions};
 pub use resolve::{Resolve, ResolveFuture};
+pub use stateful::{ClosedHere, ConnHandle, ConnState, Stateful};
 pub use tcp::{TcpConnector, TcpOptions};
 #[cfg(unix)]
 pub use unix::UnixConnector;
+#[cfg(feature = "websocket")]
+pub use websocket::{WebSocketConn, WebSocketConnector, WebSocketHeader, WebSocketOptions};

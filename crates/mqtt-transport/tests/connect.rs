@@ -83,22 +83,45 @@ async fn errors_say_phase_endpoint_and_cause() {
     assert!(error.is_transient());
 }
 
+/// What is sent first shows what is spoken; a scheme that is not built in sends nothing at all.
 #[tokio::test]
-async fn a_scheme_without_support_is_never_dialled_plain() {
-    for url in [
-        "mqtts://127.0.0.1",
-        "ws://127.0.0.1",
-        "wss://127.0.0.1",
-        "quic://127.0.0.1",
+async fn nothing_but_what_the_scheme_says_is_spoken() {
+    for (scheme, built_in, first) in [
+        (
+            "mqtts",
+            cfg!(any(feature = "native-tls", feature = "rustls")),
+            &b"\x16\x03"[..],
+        ),
+        ("ws", cfg!(feature = "websocket"), b"GE"),
+        (
+            "wss",
+            cfg!(all(
+                feature = "websocket",
+                any(feature = "native-tls", feature = "rustls")
+            )),
+            b"\x16\x03",
+        ),
     ] {
-        let error = connect(url).await.unwrap_err();
-        assert_eq!(error.phase(), ConnectPhase::Choose, "{url}");
-        assert!(!error.is_transient());
-        let scheme = url.split(':').next().unwrap();
-        assert!(
-            error.source().unwrap().to_string().contains(scheme),
-            "{error:?}"
-        );
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut sent = [0; 2];
+            stream.read_exact(&mut sent).await.unwrap();
+            sent
+        });
+        let error = connect(&url).await.unwrap_err();
+        if built_in {
+            assert_eq!(serving.await.unwrap(), first, "{url}");
+            assert_ne!(error.phase(), ConnectPhase::Choose);
+        } else {
+            assert_eq!(error.phase(), ConnectPhase::Choose, "{url}");
+            assert!(!error.is_transient());
+            let reason = error.source().unwrap().to_string();
+            assert!(reason.contains(scheme), "{reason}");
+            assert!(!serving.is_finished());
+            serving.abort();
+        }
     }
 }
 

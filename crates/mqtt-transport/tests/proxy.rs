@@ -452,7 +452,7 @@ fn a_configuration_is_read_and_never_writes_its_password() {
     // What was written lacks the password, and says so rather than go without.
     let config: ProxyConfig = toml::from_str(&text).unwrap();
     let errors = config.validate().unwrap_err();
-    assert_eq!(errors.iter().next().unwrap().path, "password");
+    assert_eq!(errors.iter().next().unwrap().path, "proxy.password");
 
     for text in [
         "url = \"http://me:hunter2@proxy\"",
@@ -475,18 +475,24 @@ fn what_a_proxy_cannot_be_told_is_refused() {
     }
     let http = || ProxyConfig::new("http://proxy".parse().unwrap());
     let socks5 = || ProxyConfig::new("socks5://proxy".parse().unwrap());
-    check(http().with_credentials("a:b", "hunter2"), &["user_name"]);
-    check(http().with_credentials("a\r\nb", "hunter2"), &["user_name"]);
+    check(
+        http().with_credentials("a:b", "hunter2"),
+        &["proxy.user_name"],
+    );
+    check(
+        http().with_credentials("a\r\nb", "hunter2"),
+        &["proxy.user_name"],
+    );
     check(
         socks5().with_credentials("", ""),
-        &["user_name", "password"],
+        &["proxy.user_name", "proxy.password"],
     );
     let long = "hunter2".repeat(40);
-    check(socks5().with_credentials("me", long), &["password"]);
-    check(http().with_timeout(Duration::ZERO), &["timeout"]);
+    check(socks5().with_credentials("me", long), &["proxy.password"]);
+    check(http().with_timeout(Duration::ZERO), &["proxy.timeout"]);
     check(
         http().with_no_proxy(["", ".", "*", "10.0.0.0/8"]),
-        &["no_proxy"; 4],
+        &["proxy.no_proxy"; 4],
     );
     http().with_credentials("me", "").validate().unwrap();
 }

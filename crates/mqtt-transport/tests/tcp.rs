@@ -139,15 +139,15 @@ fn options_are_read_from_a_file_and_checked() {
     assert_eq!(
         paths,
         [
-            "keepalive",
-            "keepalive_interval",
-            "keepalive_retries",
-            "user_timeout",
-            "send_buffer",
-            "receive_buffer",
-            "source_addresses",
-            "attempt_delay",
-            "max_addresses"
+            "tcp.keepalive",
+            "tcp.keepalive_interval",
+            "tcp.keepalive_retries",
+            "tcp.user_timeout",
+            "tcp.send_buffer",
+            "tcp.receive_buffer",
+            "tcp.source_addresses",
+            "tcp.attempt_delay",
+            "tcp.max_addresses"
         ]
     );
 }

@@ -3,7 +3,6 @@
 
 mod errors;
 mod limit;
-#[cfg(feature = "_tls")]
 pub(crate) mod text;
 
 pub use errors::{ConfigError, ConfigErrors};

@@ -1,3 +1,5 @@
+//! How long connecting may take.
+
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
@@ -5,27 +7,38 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
+use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{DeadlineExceeded, Operation};
+use super::{DeadlineExceeded, DeadlineHandle, Operation, watch::Expiry};
 use crate::{ConnectError, ConnectPhase, Endpoint, progress};
 
 /// A connector that may take only so long for a connection.
 ///
 /// Unlike tower's own timeout it keeps the type of the error, and names in it the endpoint and the
-/// phase in which the time ran out; [`Dial`](ConnectPhase::Dial) if `inner` is not of this crate.
+/// phase in which the time ran out; [`Dial`](ConnectPhase::Dial) if `inner` is not of this crate. It
+/// can be changed while it runs: clones share one [`handle`](Self::handle).
 #[derive(Clone, Debug)]
 pub struct ConnectDeadline<S> {
     inner: S,
-    timeout: Duration,
+    handle: DeadlineHandle,
 }
 
 impl<S> ConnectDeadline<S> {
-    /// Lets `inner` take `timeout` for a connection, from the call on.
-    pub fn new(inner: S, timeout: Duration) -> Self {
-        Self { inner, timeout }
+    /// Lets `inner` take `timeout` for a connection, from the call on; `None` for ever.
+    pub fn new(inner: S, timeout: impl Into<Option<Duration>>) -> Self {
+        Self::with_handle(inner, DeadlineHandle::new(timeout))
+    }
+
+    /// Lets `inner` take as long as `handle` says.
+    pub fn with_handle(inner: S, handle: DeadlineHandle) -> Self {
+        Self { inner, handle }
+    }
+
+    /// Changes the deadline later, for attempts that are under way too.
+    pub fn handle(&self) -> DeadlineHandle {
+        self.handle.clone()
     }
 }
 
@@ -41,23 +54,30 @@ impl<S: Service<Endpoint, Error = ConnectError>> Service<Endpoint> for ConnectDe
     fn call(&mut self, endpoint: Endpoint) -> Self::Future {
         ConnectDeadlineFuture {
             connect: self.inner.call(endpoint.clone()),
-            timer: tokio::time::sleep(self.timeout),
-            timeout: self.timeout,
+            since: Instant::now(),
+            expiry: Expiry::new(self.handle.clone()),
             endpoint,
         }
     }
 }
 
-/// Puts a [`ConnectDeadline`] on connectors.
-#[derive(Clone, Copy, Debug)]
+/// Puts a [`ConnectDeadline`] on connectors, the same [`handle`](Self::handle) on all.
+#[derive(Clone, Debug)]
 pub struct ConnectDeadlineLayer {
-    timeout: Duration,
+    handle: DeadlineHandle,
 }
 
 impl ConnectDeadlineLayer {
-    /// With this timeout.
-    pub fn new(timeout: Duration) -> Self {
-        Self { timeout }
+    /// With this timeout; `None` for ever.
+    pub fn new(timeout: impl Into<Option<Duration>>) -> Self {
+        Self {
+            handle: DeadlineHandle::new(timeout),
+        }
+    }
+
+    /// Changes the deadline later.
+    pub fn handle(&self) -> DeadlineHandle {
+        self.handle.clone()
     }
 }
 
@@ -65,20 +85,20 @@ impl<S> Layer<S> for ConnectDeadlineLayer {
     type Service = ConnectDeadline<S>;
 
     fn layer(&self, inner: S) -> ConnectDeadline<S> {
-        ConnectDeadline::new(inner, self.timeout)
+        ConnectDeadline::with_handle(inner, self.handle())
     }
 }
 
 pin_project! {
-    /// The future of [`ConnectDeadline`].
+    /// The future of [`ConnectDeadline`]. Dropping it gives the attempt up.
     #[derive(Debug)]
     #[must_use = "a connect does nothing until polled"]
     pub struct ConnectDeadlineFuture<F> {
         #[pin]
         connect: F,
+        since: Instant,
         #[pin]
-        timer: Sleep,
-        timeout: Duration,
+        expiry: Expiry,
         endpoint: Endpoint,
     }
 }
@@ -95,10 +115,9 @@ where
         if outcome.is_ready() {
             return outcome;
         }
-        ready!(this.timer.poll(cx));
         let exceeded = DeadlineExceeded {
             operation: Operation::Connect,
-            timeout: *this.timeout,
+            timeout: ready!(this.expiry.poll_expired(*this.since, cx)),
         };
         Poll::Ready(Err(ConnectError::new(
             phase.unwrap_or(ConnectPhase::Dial),

@@ -1,5 +1,7 @@
+//! How long reads may wait.
+
 use std::{
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -8,11 +10,18 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{DeadlineHandle, Operation, Watch};
-use crate::{Conn, ConnInfo};
+use super::{DeadlineHandle, Operation, watch::Watch};
+use crate::{Conn, forward::forward};
 
 pin_project! {
-    /// A connection whose reads may wait only so long.
+    /// A connection whose reads may wait only so long; one that waits longer fails with
+    /// [`TimedOut`](io::ErrorKind::TimedOut), whose source is a
+    /// [`DeadlineExceeded`](super::DeadlineExceeded).
+    ///
+    /// The time begins when a read has to wait and ends when it gets something, so that it is
+    /// renewed with every read and time between reads does not count. After an expiry the
+    /// connection can be used further. A read that is dropped while it waits has not ended for
+    /// this purpose: the next goes on with its time.
     ///
     /// For peers that are never silent for longer. An MQTT session may well be, and watches for
     /// silence with its keep-alive instead.
@@ -27,15 +36,20 @@ pin_project! {
 impl<C> ReadDeadline<C> {
     /// Lets a read wait for `timeout`; `None` for ever.
     pub fn new(inner: C, timeout: impl Into<Option<Duration>>) -> Self {
+        Self::with_handle(inner, DeadlineHandle::new(timeout))
+    }
+
+    /// Lets a read wait for as long as `handle` says.
+    pub fn with_handle(inner: C, handle: DeadlineHandle) -> Self {
         Self {
             inner,
-            watch: Watch::new(Operation::Read, timeout.into()),
+            watch: Watch::new(Operation::Read, handle),
         }
     }
 
     /// Changes the deadline later.
     pub fn handle(&self) -> DeadlineHandle {
-        self.watch.handle.clone()
+        self.watch.handle()
     }
 
     /// The connection within.
@@ -45,13 +59,7 @@ impl<C> ReadDeadline<C> {
 }
 
 impl<C: Conn> Conn for ReadDeadline<C> {
-    fn info(&self) -> &ConnInfo {
-        self.inner.info()
-    }
-
-    fn acknowledge_at_once(&self) {
-        self.inner.acknowledge_at_once();
-    }
+    forward!(info, acknowledge_at_once);
 }
 
 impl<C: AsyncRead> AsyncRead for ReadDeadline<C> {
@@ -67,31 +75,11 @@ impl<C: AsyncRead> AsyncRead for ReadDeadline<C> {
 }
 
 impl<C: AsyncWrite> AsyncWrite for ReadDeadline<C> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.project().inner.poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.project().inner.poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().inner.poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().inner.poll_shutdown(cx)
-    }
+    forward!(
+        poll_write,
+        poll_write_vectored,
+        is_write_vectored,
+        poll_flush,
+        poll_shutdown
+    );
 }

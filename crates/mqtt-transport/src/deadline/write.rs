@@ -1,3 +1,5 @@
+//! How long writes may wait.
+
 use std::{
     io::{self, IoSlice},
     pin::Pin,
@@ -6,15 +8,18 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{DeadlineHandle, Operation, Watch};
-use crate::{Conn, ConnInfo};
+use super::{DeadlineHandle, Operation, watch::Watch};
+use crate::{Conn, forward::forward};
 
 pin_project! {
-    /// A connection whose writes may wait only so long for the peer to take something.
+    /// A connection whose writes may wait only so long for the peer to take something; one that
+    /// waits longer fails with [`TimedOut`](io::ErrorKind::TimedOut), whose source is a
+    /// [`DeadlineExceeded`](super::DeadlineExceeded).
     ///
-    /// Flushing and closing count as writing.
+    /// Flushing and closing count as writing. The time is renewed with every byte that is taken:
+    /// a slow peer is served for as long as it makes progress.
     #[derive(Debug)]
     pub struct WriteDeadline<C> {
         #[pin]
@@ -26,15 +31,20 @@ pin_project! {
 impl<C> WriteDeadline<C> {
     /// Lets a write wait for `timeout`; `None` for ever.
     pub fn new(inner: C, timeout: impl Into<Option<Duration>>) -> Self {
+        Self::with_handle(inner, DeadlineHandle::new(timeout))
+    }
+
+    /// Lets a write wait for as long as `handle` says.
+    pub fn with_handle(inner: C, handle: DeadlineHandle) -> Self {
         Self {
             inner,
-            watch: Watch::new(Operation::Write, timeout.into()),
+            watch: Watch::new(Operation::Write, handle),
         }
     }
 
     /// Changes the deadline later.
     pub fn handle(&self) -> DeadlineHandle {
-        self.watch.handle.clone()
+        self.watch.handle()
     }
 
     /// The connection within.
@@ -44,23 +54,11 @@ impl<C> WriteDeadline<C> {
 }
 
 impl<C: Conn> Conn for WriteDeadline<C> {
-    fn info(&self) -> &ConnInfo {
-        self.inner.info()
-    }
-
-    fn acknowledge_at_once(&self) {
-        self.inner.acknowledge_at_once();
-    }
+    forward!(info, acknowledge_at_once);
 }
 
 impl<C: AsyncRead> AsyncRead for WriteDeadline<C> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.project().inner.poll_read(cx, buf)
-    }
+    forward!(poll_read);
 }
 
 impl<C: AsyncWrite> AsyncWrite for WriteDeadline<C> {
@@ -84,9 +82,7 @@ impl<C: AsyncWrite> AsyncWrite for WriteDeadline<C> {
         this.watch.check(outcome, cx)
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
+    forward!(is_write_vectored);
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.project();

@@ -86,14 +86,14 @@ impl ProxyConfig {
     /// All that is wrong, with the names of the options; never the password.
     pub fn validate(&self) -> Result<(), ConfigErrors> {
         let mut errors = ConfigErrors::default();
-        self.check("", &mut errors);
+        self.check("proxy", &mut errors);
         errors.into_result()
     }
 
     /// [`validate`](Self::validate) as part of a larger configuration, in which the options are
     /// found under `path`: empty, or with a dot at its end.
     pub(crate) fn check(&self, path: &str, errors: &mut ConfigErrors) {
-        let name = |option: &str| format!("{path}{option}");
+        let name = |option: &str| format!("{path}.{option}");
         match (&self.user_name, &self.password) {
             (None, None) => {}
             (None, Some(_)) => errors.push(
@@ -144,7 +144,7 @@ impl ProxyConfig {
             Protocol::Http => {
                 if user_name.contains(|c: char| c == ':' || c.is_control()) {
                     errors.push(
-                        format!("{path}user_name"),
+                        format!("{path}.user_name"),
                         format_args!("{user_name:?}"),
                         "must have no colon and no control characters",
                         "HTTP cannot send such a name",
@@ -154,7 +154,7 @@ impl ProxyConfig {
             Protocol::Socks5 => {
                 if !(1..=255).contains(&user_name.len()) {
                     errors.push(
-                        format!("{path}user_name"),
+                        format!("{path}.user_name"),
                         format_args!("of {} bytes", user_name.len()),
                         "must have from 1 to 255 bytes",
                         "SOCKS5 cannot send such a name",
@@ -162,7 +162,7 @@ impl ProxyConfig {
                 }
                 if !(1..=255).contains(&password.len()) {
                     errors.push(
-                        format!("{path}password"),
+                        format!("{path}.password"),
                         "of a length",
                         "must have from 1 to 255 bytes",
                         "SOCKS5 cannot send such a password",

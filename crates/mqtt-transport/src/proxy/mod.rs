@@ -55,6 +55,15 @@ impl<S> ProxyConnector<S> {
             config,
         })
     }
+
+    /// The same, dialled by `inner`.
+    pub(crate) fn with_inner<T>(self, inner: T) -> ProxyConnector<T> {
+        ProxyConnector {
+            inner,
+            config: self.config,
+            credentials: self.credentials,
+        }
+    }
 }
 
 impl<S> Service<Endpoint> for ProxyConnector<S>

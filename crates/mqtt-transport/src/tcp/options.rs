@@ -153,14 +153,14 @@ impl TcpOptions {
     /// All that is wrong, with the names of the options.
     pub fn validate(&self) -> Result<(), ConfigErrors> {
         let mut errors = ConfigErrors::default();
-        self.check("", &mut errors);
+        self.check("tcp", &mut errors);
         errors.into_result()
     }
 
     /// [`validate`](Self::validate) as part of a larger configuration, in which the options are
     /// found under `path`: empty, or with a dot at its end.
     pub(crate) fn check(&self, path: &str, errors: &mut ConfigErrors) {
-        let name = |option: &str| format!("{path}{option}");
+        let name = |option: &str| format!("{path}.{option}");
         let keepalive_times = Duration::from_secs(1)..=Duration::from_secs(32_767);
         if let Limit::After(idle) = self.keepalive
             && !keepalive_times.contains(&idle)

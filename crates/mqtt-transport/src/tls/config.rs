@@ -362,7 +362,16 @@ impl TlsConfig {
     /// All problems, those with what the backend cannot do among them. Nothing was connected.
     pub fn validate(&self) -> Result<(), ConfigErrors> {
         let mut errors = ConfigErrors::default();
-        super::checks::check(self, &mut errors);
+        self.check(&mut errors);
         errors.into_result()
+    }
+
+    pub(crate) fn check(&self, errors: &mut ConfigErrors) {
+        super::checks::check(self, errors);
+    }
+
+    /// Whether it names no material at all.
+    pub(super) fn has_no_places(&self) -> bool {
+        self.roots.is_empty() && self.identities.is_empty() && self.revocation.lists.is_empty()
     }
 }

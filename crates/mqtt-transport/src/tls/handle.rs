@@ -82,6 +82,29 @@ pub enum TlsError {
     Cancelled,
 }
 
+impl TlsError {
+    /// As problems of a configuration, to be told with others.
+    pub(crate) fn into_config_errors(self) -> ConfigErrors {
+        let mut errors = ConfigErrors::default();
+        match self {
+            Self::Config(errors) => return errors,
+            Self::Material(error) => errors.push(
+                "tls",
+                format!("{error}: {}", error.source),
+                "its material must be readable",
+                "does it exist, and may this process read it?",
+            ),
+            Self::Cancelled => errors.push(
+                "tls",
+                "not read",
+                "the runtime must not be shutting down",
+                "make the connector before",
+            ),
+        }
+        errors
+    }
+}
+
 impl Tls {
     /// Reads what `config` names. Within a tokio runtime.
     ///
@@ -89,7 +112,11 @@ impl Tls {
     ///
     /// Options that the backend lacks, material that cannot be read or used: all that is wrong with
     /// either, before anything was connected.
-    pub async fn new(config: TlsConfig) -> Result<Self, TlsError> {
+    pub async fn new(mut config: TlsConfig) -> Result<Self, TlsError> {
+        if config.has_no_places() {
+            // There is nothing to look at.
+            config.reload.interval = Limit::Never;
+        }
         let source = ConfiguredSource::new(config.clone());
         Self::with_source(config, source).await
     }
@@ -187,17 +214,17 @@ impl Tls {
     }
 }
 
-#[cfg(feature = "rustls")]
+#[cfg(feature = "quic")]
 impl Tls {
     /// The present configuration of rustls and its generation, if that is the backend.
-    #[cfg_attr(not(feature = "quic"), expect(dead_code, reason = "QUIC needs it"))]
-    pub(crate) fn rustls_config(&self) -> Option<(Arc<rustls::ClientConfig>, u64)> {
+    pub(crate) fn rustls_config(&self) -> Option<(Arc<rustls::ClientConfig>, Arc<Generation>)> {
         let generation = self.generation();
-        match &generation.ready {
-            Ready::Rustls(config) => Some((config.clone(), generation.number)),
+        let config = match &generation.ready {
+            Ready::Rustls(config) => config.clone(),
             #[cfg(feature = "native-tls")]
-            Ready::Native(_) => None,
-        }
+            Ready::Native(_) => return None,
+        };
+        Some((config, generation))
     }
 }
 
@@ -331,7 +358,7 @@ impl Generation {
     }
 
     /// The same certificates in the same memory.
-    pub(super) fn share_peer(&self, certificates: Vec<Vec<u8>>) -> Arc<[Vec<u8>]> {
+    pub(crate) fn share_peer(&self, certificates: Vec<Vec<u8>>) -> Arc<[Vec<u8>]> {
         let mut known = self.peer.lock().unwrap_or_else(PoisonError::into_inner);
         if **known != *certificates {
             *known = certificates.into();

@@ -60,6 +60,7 @@ mod connector;
 mod failure;
 mod handle;
 mod info;
+mod lazy;
 mod material;
 #[cfg(feature = "native-tls")]
 mod native;
@@ -80,5 +81,6 @@ pub use connector::{TlsConnectFuture, TlsConnector, TlsLayer};
 pub use failure::TlsFailure;
 pub use handle::{Generation, Reload, Tls, TlsError};
 pub use info::TlsInfo;
+pub(crate) use lazy::LazyTls;
 pub use material::{IdentityMaterial, MaterialError, TlsMaterial};
 pub use source::{BoxFuture, ConfiguredSource, CrlFetcher, MaterialSource, material_from};

@@ -1,0 +1,37 @@
+//! QUIC made when first needed: it shares the TLS of a connector, which may be made later.
+
+use std::sync::{Arc, OnceLock};
+
+use super::{QuicConnector, QuicOptions};
+use crate::{ConfigErrors, tls::Tls};
+
+/// Options that were checked, and the connector made of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LazyQuic {
+    options: QuicOptions,
+    connector: Arc<OnceLock<QuicConnector>>,
+}
+
+impl LazyQuic {
+    pub(crate) fn new(options: QuicOptions) -> Result<Self, ConfigErrors> {
+        options.validate()?;
+        Ok(Self {
+            options,
+            connector: Arc::default(),
+        })
+    }
+
+    /// With the same options, for another TLS.
+    pub(crate) fn anew(&self) -> Self {
+        Self {
+            options: self.options.clone(),
+            connector: Arc::default(),
+        }
+    }
+
+    /// The connector for this TLS, which is the same each time.
+    pub(crate) fn of(&self, tls: &Tls) -> &QuicConnector {
+        self.connector
+            .get_or_init(|| QuicConnector::with_checked(self.options.clone(), tls.clone()))
+    }
+}
