@@ -39,10 +39,20 @@ pub struct SessionConnector<C = ConnectDeadline<Connector>> {
 }
 
 impl SessionConnector {
-    /// Dials by the scheme of the endpoint, within the configured `connect_timeout`.
+    /// Dials by the scheme of the endpoint, within the configured `connect_timeout`; with TLS, the
+    /// system's authorities are trusted.
     pub fn new(config: SessionConfig) -> Result<Self, ConfigErrors> {
+        Self::with_transport(Connector::default(), config)
+    }
+
+    /// Dials with `connector`, which knows the options of TCP, TLS, proxies and the rest, within the
+    /// configured `connect_timeout`.
+    pub fn with_transport(
+        connector: Connector,
+        config: SessionConfig,
+    ) -> Result<Self, ConfigErrors> {
         let config = config.bounded();
-        let connector = ConnectDeadline::new(Connector::default(), config.connect_timeout);
+        let connector = ConnectDeadline::new(connector, config.connect_timeout);
         Self::with_connector(connector, config)
     }
 }
