@@ -214,14 +214,23 @@ async fn exchange<C: Conn>(
     decoder: &mut Decoder,
 ) -> Result<(ConnAck, Bytes), ConnectCause> {
     let mut out = core.take_outbound(Default::default());
-    conn.write_all_buf(&mut out)
-        .await
-        .map_err(ConnectCause::Io)?;
-    conn.flush().await.map_err(ConnectCause::Io)?;
+    let unwritten = async {
+        conn.write_all_buf(&mut out).await?;
+        conn.flush().await
+    }
+    .await
+    .err();
     let mut read = BytesMut::with_capacity(READ_SIZE);
     loop {
-        if conn.read_buf(&mut read).await.map_err(ConnectCause::Io)? == 0 {
-            return Err(ConnectCause::Closed);
+        match conn.read_buf(&mut read).await {
+            Ok(0) => return Err(unwritten.map_or(ConnectCause::Closed, ConnectCause::Io)),
+            Ok(_) => {}
+            // A server that took no CONNECT may have said why before, with an alert of TLS or with
+            // a packet; if not, the first error tells more.
+            Err(error) if mqtt_transport::is_transient(&error) => {
+                return Err(ConnectCause::Io(unwritten.unwrap_or(error)));
+            }
+            Err(error) => return Err(ConnectCause::Io(error)),
         }
         let mut input = read.split().freeze();
         while let Some(packet) = decoder

@@ -91,13 +91,11 @@ pub(super) fn looked(
         Ok(Reload::Unchanged) => "unchanged",
         Ok(Reload::Renewed(_)) => "renewed",
         Err(error) => {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
             tracing::error!(
                 target: AUDIT_TARGET,
                 source,
                 generation = current.number,
-                %error,
-                cause,
+                error = chain(error),
                 "TLS material not renewed, the last good one stays"
             );
             "failed"
@@ -108,11 +106,13 @@ pub(super) fn looked(
     let Limit::After(warn_before) = warn_before else {
         return;
     };
-    let soon = SystemTime::now() + warn_before;
+    // A bound beyond all times warns always.
+    let soon = SystemTime::now().checked_add(warn_before);
+    let ends_soon = |not_after| soon.is_none_or(|soon| not_after <= soon);
     for identity in current
         .identities
         .iter()
-        .filter(|one| one.not_after <= soon)
+        .filter(|one| ends_soon(one.not_after))
     {
         tracing::warn!(
             target: AUDIT_TARGET,
@@ -123,6 +123,17 @@ pub(super) fn looked(
             "TLS identity ends soon"
         );
     }
+}
+
+/// An error and all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn gauges(source: &str, generation: &Generation) {

@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Backend, TlsConfig, TlsVersion, failure, parsed::Parsed};
@@ -59,24 +60,24 @@ impl Ready {
     }
 
     /// Shakes hands on `conn` with a server whose certificate must have `name`.
-    pub(super) async fn handshake<C: Conn>(&self, conn: C, name: &str) -> io::Result<Stream<C>> {
+    pub(super) async fn handshake<C: Conn>(
+        &self,
+        conn: C,
+        name: ServerName<'static>,
+    ) -> io::Result<Stream<C>> {
         match self {
             #[cfg(feature = "native-tls")]
             Self::Native(connector) => connector
-                .connect(name, conn)
+                .connect(&name.to_str(), conn)
                 .await
                 .map(Stream::Native)
                 .map_err(failure::explain_native),
             #[cfg(feature = "rustls")]
-            Self::Rustls(config) => {
-                let name = rustls_pki_types::ServerName::try_from(name.to_owned())
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-                tokio_rustls::TlsConnector::from(config.clone())
-                    .connect(name, conn)
-                    .await
-                    .map(|stream| Stream::Rustls(Box::new(stream)))
-                    .map_err(failure::explain_rustls)
-            }
+            Self::Rustls(config) => tokio_rustls::TlsConnector::from(config.clone())
+                .connect(name, conn)
+                .await
+                .map(|stream| Stream::Rustls(Box::new(stream)))
+                .map_err(failure::explain_rustls),
         }
     }
 }
@@ -135,13 +136,13 @@ impl<C: Conn> Stream<C> {
         }
     }
 
-    /// The library's error, told apart.
+    /// An error after the handshake: what the server may have had against it shows then.
     pub(super) fn explain(&self, error: io::Error) -> io::Error {
         match self {
             #[cfg(feature = "native-tls")]
-            Self::Native(_) => failure::explain_native(error),
+            Self::Native(_) => failure::explain_native_alert(error),
             #[cfg(feature = "rustls")]
-            Self::Rustls(_) => failure::explain_rustls(error),
+            Self::Rustls(_) => failure::explain_rustls_alert(error),
         }
     }
 }

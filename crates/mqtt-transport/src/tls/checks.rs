@@ -10,6 +10,7 @@ use crate::{ConfigErrors, Limit};
 
 /// Reading material more often only burns the processor.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
+const MAX_INTERVAL: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 const USE_RUSTLS: &str = "set tls.backend to rustls and build with rustls-ring or rustls-aws-lc-rs";
 
@@ -38,6 +39,16 @@ pub(super) fn check(config: &TlsConfig, errors: &mut ConfigErrors) {
             "1.2 to 1.3 is the default",
         );
     }
+    if let Some(name) = &config.server_name
+        && super::name::parse(name).is_err()
+    {
+        errors.push(
+            "tls.server_name",
+            format!("{name:?}"),
+            "must be a host name in ASCII or an address",
+            "an international name is written with xn--",
+        );
+    }
     for (index, protocol) in config.alpn.iter().enumerate() {
         if !(1..=255).contains(&protocol.len()) {
             errors.push(
@@ -57,13 +68,30 @@ pub(super) fn check(config: &TlsConfig, errors: &mut ConfigErrors) {
         );
     }
     if let Limit::After(interval) = config.reload.interval
-        && interval < MIN_INTERVAL
+        && !(MIN_INTERVAL..=MAX_INTERVAL).contains(&interval)
     {
         errors.push(
             "tls.reload.interval",
             config.reload.interval,
-            "at least 100ms",
+            "100ms to 366d",
             "1m is the default; never switches it off",
+        );
+    }
+    if config.reload.timeout.is_zero() {
+        errors.push(
+            "tls.reload.timeout",
+            "0s",
+            "more than zero",
+            "30s is the default",
+        );
+    }
+    // From its end on a list counts as missing, and then nobody is trusted.
+    if config.reload.interval == Limit::Never && config.wants_revocation() {
+        errors.push(
+            "tls.reload.interval",
+            config.reload.interval,
+            "revocation lists must be read again before they end",
+            "1m is the default",
         );
     }
     if !(0.0..=1.0).contains(&config.reload.jitter) {
@@ -157,7 +185,24 @@ fn check_places(config: &TlsConfig, errors: &mut ConfigErrors) {
                 "remove it, or say where the list is",
             );
         }
+        if places.iter().any(has_credentials) {
+            errors.push(
+                format!("tls.revocation.lists[{index}]"),
+                "a URL with a user name or password",
+                "secrets have no place in a URL that is logged",
+                "let the CrlFetcher know them",
+            );
+        }
     }
+}
+
+fn has_credentials(place: &Location) -> bool {
+    let Location::Url(url) = place else {
+        return false;
+    };
+    let authority = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+    let end = authority.find('/').unwrap_or(authority.len());
+    authority.get(..end).is_some_and(|part| part.contains('@'))
 }
 
 fn check_native(config: &TlsConfig, errors: &mut ConfigErrors) {
@@ -169,9 +214,9 @@ fn check_native(config: &TlsConfig, errors: &mut ConfigErrors) {
             USE_RUSTLS,
         );
     }
-    if !config.revocation.lists.is_empty() {
+    if config.wants_revocation() {
         errors.push(
-            "tls.revocation.lists",
+            "tls.revocation",
             format!("{} lists", config.revocation.lists.len()),
             "native-tls takes no revocation lists",
             USE_RUSTLS,
@@ -221,12 +266,12 @@ fn check_native(config: &TlsConfig, errors: &mut ConfigErrors) {
 }
 
 fn check_rustls(config: &TlsConfig, errors: &mut ConfigErrors) {
-    if config.revocation.lists.is_empty() && config.revocation.unknown == UnknownRevocation::Allow {
+    if !config.wants_revocation() && config.revocation.unknown == UnknownRevocation::Allow {
         errors.push(
             "tls.revocation.unknown",
             "allow",
             "means nothing without tls.revocation.lists",
-            "give lists, or leave it out",
+            "give lists, set tls.revocation.required for a source of your own, or leave it out",
         );
     }
     #[cfg(feature = "rustls")]

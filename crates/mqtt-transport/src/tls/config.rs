@@ -210,7 +210,7 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// What is held against certificates that were revoked (RFC 5280). Off while there are no `lists`.
+/// What is held against certificates that were revoked (RFC 5280). Off while there are no lists.
 ///
 /// A list must be current: from its `nextUpdate` on it counts as missing, so it is read again well
 /// before.
@@ -225,6 +225,9 @@ pub struct Revocation {
     pub depth: RevocationDepth,
     /// What becomes of a certificate about which no list says anything. Default `deny`.
     pub unknown: UnknownRevocation,
+    /// Whether material without any list is refused. For a source of your own, which may bring
+    /// lists that are not configured here; configured lists are always required. Default false.
+    pub required: bool,
 }
 
 /// Which certificates are looked up in revocation lists.
@@ -271,8 +274,12 @@ pub enum Resumption {
 #[non_exhaustive]
 pub struct Reloading {
     /// How often. Default every minute: contents are compared, so a look costs a few file reads, and
-    /// a certificate that was replaced is shown soon. At least 100 ms.
+    /// a certificate that was replaced is shown soon. 100 ms to 366 days; sooner where a revocation
+    /// list would end. The system's own roots are read only together with a change of the rest.
     pub interval: Limit,
+    /// How long a source may take. Default 30 s: three places of a list that do not answer.
+    #[serde(with = "crate::config::text")]
+    pub timeout: Duration,
     /// By how large a part of it each look may come earlier, at random, so that a fleet does not
     /// read its secret store in step. 0 to 1, default 0.1.
     pub jitter: f64,
@@ -285,6 +292,7 @@ impl Default for Reloading {
     fn default() -> Self {
         Self {
             interval: Limit::After(Duration::from_secs(60)),
+            timeout: Duration::from_secs(30),
             jitter: 0.1,
             warn_before_expiry: Limit::After(Duration::from_secs(10 * 24 * 60 * 60)),
         }
@@ -346,10 +354,12 @@ setters! { Revocation {
     with_lists lists: Vec<Vec<Location>>,
     with_depth depth: RevocationDepth,
     with_unknown unknown: UnknownRevocation,
+    with_required required: bool,
 }}
 
 setters! { Reloading {
     with_interval interval: Limit,
+    with_timeout timeout: Duration,
     with_jitter jitter: f64,
     with_warn_before_expiry warn_before_expiry: Limit,
 }}
@@ -368,6 +378,11 @@ impl TlsConfig {
 
     pub(crate) fn check(&self, errors: &mut ConfigErrors) {
         super::checks::check(self, errors);
+    }
+
+    /// Whether certificates are looked up in revocation lists.
+    pub(super) fn wants_revocation(&self) -> bool {
+        self.revocation.required || !self.revocation.lists.is_empty()
     }
 
     /// Whether it names no material at all.

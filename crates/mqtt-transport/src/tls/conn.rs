@@ -18,7 +18,8 @@ use crate::{Conn, ConnInfo};
 /// A TLS connection over `C`.
 ///
 /// Flush after writing: what was written may wait in a buffer of the library. An end of file without
-/// TLS's own farewell is the error `UnexpectedEof`.
+/// TLS's own farewell is the error `UnexpectedEof`. A write that fails may only say that the server
+/// has closed: what it said before that is there to be read.
 #[derive(Debug)]
 pub struct TlsConn<C> {
     stream: Stream<C>,
@@ -39,31 +40,6 @@ impl<C: Conn> TlsConn<C> {
     /// The connection below.
     pub fn get_ref(&self) -> &C {
         self.stream.inner()
-    }
-
-    /// Explains an error before the server was heard. One of writing may only say that the server
-    /// has closed, and why stands in what it sent before.
-    fn explain(&mut self, cx: &mut Context<'_>, error: io::Error) -> io::Error {
-        let mut byte = [0];
-        match Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Err(reason)) => match self.stream.explain(reason) {
-                reason if reason.kind() == io::ErrorKind::PermissionDenied => reason,
-                _ => error,
-            },
-            // Data from a server that takes no more of ours is of no use any more.
-            Poll::Ready(Ok(())) | Poll::Pending => error,
-        }
-    }
-
-    fn wrote<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        outcome: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        match outcome {
-            Poll::Ready(Err(error)) if !self.heard => Poll::Ready(Err(self.explain(cx, error))),
-            Poll::Ready(_) | Poll::Pending => outcome,
-        }
     }
 }
 
@@ -108,9 +84,7 @@ impl<C: Conn> AsyncWrite for TlsConn<C> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let outcome = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.wrote(cx, outcome)
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -118,9 +92,7 @@ impl<C: Conn> AsyncWrite for TlsConn<C> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.wrote(cx, outcome)
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -128,9 +100,7 @@ impl<C: Conn> AsyncWrite for TlsConn<C> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let outcome = Pin::new(&mut this.stream).poll_flush(cx);
-        this.wrote(cx, outcome)
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

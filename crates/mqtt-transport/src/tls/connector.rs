@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Tls, TlsConn, TlsInfo, audit};
+use super::{Tls, TlsConn, TlsInfo, audit, name};
 use crate::{Conn, ConnectError, ConnectPhase, Endpoint, progress::in_phase};
 
 /// A connector that speaks TLS on the connections of another.
@@ -110,7 +110,11 @@ impl Tls {
                 "there is no name to check its certificate for: set tls.server_name",
             )),
             Some(name) => {
-                let handshake = generation.ready.handshake(conn, name);
+                let handshake = async {
+                    let name = name::parse(name)
+                        .map_err(|reason| io::Error::new(io::ErrorKind::InvalidInput, reason))?;
+                    generation.ready.handshake(conn, name.to_owned()).await
+                };
                 let handshake = tokio::time::timeout(config.handshake_timeout, handshake);
                 in_phase(ConnectPhase::Tls, handshake)
                     .await

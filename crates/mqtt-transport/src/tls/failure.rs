@@ -24,7 +24,8 @@ pub enum TlsFailure {
         hint: &'static str,
     },
     /// The server does not take our certificate, or wants one and got none. Under TLS 1.3 this shows
-    /// with the first read after the handshake.
+    /// with the first read after the handshake. A server that closes while what we have written is
+    /// unread resets the connection, and its words may be lost with that: then this is a reset.
     #[error(
         "the server refused our certificate ({reason}): see tls.identities, and which authorities \
          the server accepts"
@@ -100,12 +101,19 @@ pub(super) fn explain_rustls(error: io::Error) -> io::Error {
         Error::AlertReceived(alert) => {
             from_alert(u8::from(*alert), backend, format!("alert {alert:?}"))
         }
-        Error::InvalidCertificate(problem) => TlsFailure::ServerCertificate {
-            backend,
-            reason: problem.to_string(),
-            hint: hint(problem),
+        Error::InvalidCertificate(problem) => {
+            let failure = TlsFailure::ServerCertificate {
+                backend,
+                reason: problem.to_string(),
+                hint: hint(problem),
+            };
+            if is_stale(problem) {
+                // The next look at the material mends it.
+                io::Error::new(io::ErrorKind::InvalidData, failure)
+            } else {
+                failure.into()
+            }
         }
-        .into(),
         Error::InvalidCertRevocationList(_)
         | Error::NoCertificatesPresented
         | Error::UnsupportedNameType => TlsFailure::ServerCertificate {
@@ -120,6 +128,30 @@ pub(super) fn explain_rustls(error: io::Error) -> io::Error {
         }
         .into(),
     }
+}
+
+/// An error of rustls after the handshake, where only what the server says counts.
+#[cfg(feature = "rustls")]
+pub(super) fn explain_rustls_alert(error: io::Error) -> io::Error {
+    let is_alert = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref())
+        .is_some_and(|inner| matches!(inner, rustls::Error::AlertReceived(_)));
+    if is_alert {
+        explain_rustls(error)
+    } else {
+        error
+    }
+}
+
+/// Whether it is our revocation list that is out of date.
+#[cfg(feature = "rustls")]
+fn is_stale(problem: &rustls::CertificateError) -> bool {
+    matches!(
+        problem,
+        rustls::CertificateError::ExpiredRevocationList
+            | rustls::CertificateError::ExpiredRevocationListContext { .. }
+    )
 }
 
 #[cfg(feature = "rustls")]
@@ -158,31 +190,34 @@ fn hint(problem: &rustls::CertificateError) -> &'static str {
     }
 }
 
-/// An error of native-tls, as itself or wrapped in an error of its stream.
+/// An error of native-tls in the handshake.
 #[cfg(feature = "native-tls")]
-pub(super) fn explain_native(
-    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> io::Error {
-    let error = error.into();
+pub(super) fn explain_native(error: native_tls::Error) -> io::Error {
     let backend = Backend::NativeTls;
     let reason = error.to_string();
-    if let Some(io) = find::<io::Error>(&*error)
-        && find::<native_tls::Error>(io).is_none()
-        && code(io).is_none()
-    {
-        let (kind, text) = (io.kind(), io.to_string());
-        return io::Error::new(kind, text);
-    }
-    match code(&*error) {
+    match code(&error) {
         Some(Code::Alert(alert)) => from_alert(alert, backend, reason),
-        Some(Code::EndOfFile) => io::Error::new(io::ErrorKind::UnexpectedEof, reason),
+        Some(Code::EndOfFile) => io::Error::new(io::ErrorKind::UnexpectedEof, error),
         Some(Code::Unverified) => TlsFailure::ServerCertificate {
             backend,
             reason: verdict(&reason),
             hint: "see tls.roots and tls.trust, the name you connect by, and this machine's clock",
         }
         .into(),
-        None => TlsFailure::Handshake { backend, reason }.into(),
+        None => match find::<io::Error>(&error).map(io::Error::kind) {
+            // The connection below failed.
+            Some(kind) => io::Error::new(kind, error),
+            None => TlsFailure::Handshake { backend, reason }.into(),
+        },
+    }
+}
+
+/// An error of native-tls after the handshake, where only what the server says counts.
+#[cfg(feature = "native-tls")]
+pub(super) fn explain_native_alert(error: io::Error) -> io::Error {
+    match code(&error) {
+        Some(Code::Alert(alert)) => from_alert(alert, Backend::NativeTls, error.to_string()),
+        Some(Code::EndOfFile | Code::Unverified) | None => error,
     }
 }
 
@@ -229,13 +264,16 @@ enum Code {
 
 #[cfg(all(feature = "native-tls", unix, not(target_vendor = "apple")))]
 fn code(error: &(dyn std::error::Error + 'static)) -> Option<Code> {
-    /// OpenSSL's reason codes: 1000 and the alert's number, and two more.
+    /// Of OpenSSL's libraries the one that does TLS, and its reason codes: 1000 and the alert's
+    /// number, and two more.
+    const LIBRARY: i32 = 20;
     const ALERTS: i32 = 1000;
     const VERIFY_FAILED: i32 = 134;
     const UNEXPECTED_EOF: i32 = 294;
 
     if let Some(stack) = find::<openssl::error::ErrorStack>(error) {
-        return stack.errors().iter().find_map(|error| {
+        let of_tls = |error: &&openssl::error::Error| error.library_code() == LIBRARY;
+        return stack.errors().iter().filter(of_tls).find_map(|error| {
             let code = error.reason_code();
             if code == VERIFY_FAILED {
                 Some(Code::Unverified)

@@ -9,17 +9,19 @@
 //! number of its own, so that whoever keeps connections can retire the older ones.
 
 use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
+    fmt, io,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, SystemTime},
 };
 
+use futures_util::FutureExt;
 use thiserror::Error;
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::AbortHandle};
 
 use super::{
     Backend, CertificateFacts, ConfiguredSource, MaterialError, MaterialSource, TlsConfig,
-    TlsMaterial, audit, backend::Ready, parsed, revocation,
+    TlsMaterial, Trust, audit, backend::Ready, parsed, revocation,
 };
 use crate::{ConfigErrors, Limit};
 
@@ -27,7 +29,13 @@ use crate::{ConfigErrors, Limit};
 ///
 /// Reads its source again as [`TlsConfig::reload`] says, in a task that ends with the last clone.
 #[derive(Clone)]
-pub struct Tls(Arc<Inner>);
+pub struct Tls(Arc<Handle>);
+
+/// What the clones share. The task that looks again has the material only, and ends with this.
+struct Handle {
+    inner: Arc<Inner>,
+    task: Option<AbortHandle>,
+}
 
 struct Inner {
     config: Arc<TlsConfig>,
@@ -35,7 +43,6 @@ struct Inner {
     current: watch::Sender<Arc<Generation>>,
     /// Digest of the material in use; held while it is being replaced, so that one is at a time.
     reloading: tokio::sync::Mutex<[u8; 32]>,
-    task: Mutex<Option<tokio::task::AbortHandle>>,
 }
 
 /// One state of the material.
@@ -53,8 +60,8 @@ pub struct Generation {
     /// When the first of its revocation lists ends.
     pub next_revocation_update: Option<SystemTime>,
     pub(super) ready: Ready,
-    /// The certificates last seen, shared by all connections that see the same.
-    pub(super) peer: Arc<Mutex<Arc<[Vec<u8>]>>>,
+    /// The certificates of servers, shared by all connections that see the same.
+    pub(super) peers: Arc<Mutex<Vec<Weak<[Vec<u8>]>>>>,
 }
 
 /// What reading the material again came to.
@@ -77,9 +84,9 @@ pub enum TlsError {
     /// The source failed.
     #[error("the TLS material cannot be had")]
     Material(#[source] MaterialError),
-    /// The task that builds it was cancelled, as when the runtime shuts down.
-    #[error("the runtime is shutting down")]
-    Cancelled,
+    /// The task that builds it was cancelled, as when the runtime shuts down, or panicked.
+    #[error("the TLS material was not read to its end: {0}")]
+    Unfinished(String),
 }
 
 impl TlsError {
@@ -94,11 +101,11 @@ impl TlsError {
                 "its material must be readable",
                 "does it exist, and may this process read it?",
             ),
-            Self::Cancelled => errors.push(
+            Self::Unfinished(reason) => errors.push(
                 "tls",
-                "not read",
-                "the runtime must not be shutting down",
-                "make the connector before",
+                reason,
+                "its material must be read to the end",
+                "make the connector while its runtime runs",
             ),
         }
         errors
@@ -133,35 +140,40 @@ impl Tls {
         config.validate().map_err(TlsError::Config)?;
         audit::describe();
         let config = Arc::new(config);
-        let material = source.load().await.map_err(TlsError::Material)?;
-        let (digest, version) = (material.digest(), material.version.clone());
-        let first = build(config.clone(), material, 1, 0).await?;
+        let material = load(&source, &config).await?;
+        let (digest, material) = blocking(move || (material.digest(), material)).await?;
+        let version = material.version.clone();
+        let first = build(config.clone(), material, 1).await?;
         audit::renewed(source.name(), version.as_deref(), &first);
-        let tls = Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             config,
             source: Box::new(source),
             current: watch::Sender::new(Arc::new(first)),
             reloading: tokio::sync::Mutex::new(digest),
-            task: Mutex::new(None),
-        }));
-        tls.watch_source();
-        Ok(tls)
+        });
+        let task = inner
+            .config
+            .reload
+            .interval
+            .duration()
+            .map(|interval| tokio::spawn(inner.clone().look(interval)).abort_handle());
+        Ok(Self(Arc::new(Handle { inner, task })))
     }
 
     /// The options.
     pub fn config(&self) -> &TlsConfig {
-        &self.0.config
+        &self.0.inner.config
     }
 
     /// The material in use.
     pub fn generation(&self) -> Arc<Generation> {
-        self.0.current.borrow().clone()
+        self.0.inner.current.borrow().clone()
     }
 
     /// Follows the generations, to retire connections of older ones: their number is in
     /// [`TlsInfo::generation`](super::TlsInfo::generation).
     pub fn subscribe(&self) -> watch::Receiver<Arc<Generation>> {
-        self.0.current.subscribe()
+        self.0.inner.current.subscribe()
     }
 
     /// Reads the source again now. Calls wait for each other; dropping the future leaves everything
@@ -171,46 +183,19 @@ impl Tls {
     ///
     /// The last good generation stays.
     pub async fn reload(&self) -> Result<Reload, TlsError> {
-        self.0.reload().await
+        self.0.inner.reload().await
     }
 
     /// Says that connections of older generations must go at once. To be called after a
     /// [`reload`](Self::reload) that has replaced what was leaked or withdrawn; who keeps connections
     /// learns of it from [`subscribe`](Self::subscribe).
     pub fn retire_older(&self) {
-        self.0.current.send_modify(|current| {
+        let inner = &self.0.inner;
+        inner.current.send_modify(|current| {
             let number = current.number;
             *current = Arc::new(current.with_oldest_allowed(number));
         });
-        audit::retired(self.0.source.name(), self.generation().number);
-    }
-
-    /// A task that holds nothing alive.
-    fn watch_source(&self) {
-        let Limit::After(interval) = self.0.config.reload.interval else {
-            return;
-        };
-        let inner = Arc::downgrade(&self.0);
-        let task = tokio::spawn(async move {
-            let mut failures = 0;
-            loop {
-                let Some(until) = inner
-                    .upgrade()
-                    .map(|inner| inner.next_look(interval, failures))
-                else {
-                    return;
-                };
-                tokio::time::sleep_until(until).await;
-                let Some(inner) = inner.upgrade() else {
-                    return;
-                };
-                failures = match inner.reload().await {
-                    Ok(_) => 0,
-                    Err(_) => failures + 1,
-                };
-            }
-        });
-        *self.0.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
+        audit::retired(inner.source.name(), self.generation().oldest_allowed);
     }
 }
 
@@ -229,15 +214,27 @@ impl Tls {
 }
 
 impl Inner {
-    fn next_look(&self, interval: Duration, failures: u32) -> Instant {
-        let jitter = self.config.reload.jitter * fastrand::f64();
-        let mut wait = interval.mul_f64(1.0 - jitter);
-        if let Some(update) = self.current.borrow().next_revocation_update {
-            let left = revocation::refresh_at(update, SystemTime::now());
-            // Lists that end soon and cannot be renewed are asked for at a bearable pace.
-            wait = wait.min(left.max(MIN_REFRESH * 2_u32.pow(failures.min(6))));
+    /// Looks again and again, until it is aborted.
+    async fn look(self: Arc<Self>, interval: Duration) {
+        let mut unchanged = 0;
+        loop {
+            tokio::time::sleep(self.until_next_look(interval, unchanged)).await;
+            unchanged = match self.reload().await {
+                Ok(Reload::Renewed(_)) => 0,
+                Ok(Reload::Unchanged) | Err(_) => unchanged + 1,
+            };
         }
-        Instant::now() + wait
+    }
+
+    fn until_next_look(&self, interval: Duration, unchanged: u32) -> Duration {
+        let jitter = self.config.reload.jitter * fastrand::f64();
+        let wait = interval.mul_f64(1.0 - jitter);
+        let Some(update) = self.current.borrow().next_revocation_update else {
+            return wait;
+        };
+        // Lists that end soon and are not renewed are asked for less and less often.
+        let left = revocation::refresh_at(update, SystemTime::now());
+        wait.min(left.max(MIN_REFRESH * 2_u32.pow(unchanged.min(12))))
     }
 
     async fn reload(&self) -> Result<Reload, TlsError> {
@@ -254,19 +251,21 @@ impl Inner {
 
     async fn try_reload(&self) -> Result<Reload, TlsError> {
         let mut digest = self.reloading.lock().await;
-        let material = self.source.load().await.map_err(TlsError::Material)?;
-        let (new, version) = (material.digest(), material.version.clone());
+        let material = load(&*self.source, &self.config).await?;
+        let (new, material) = blocking(move || (material.digest(), material)).await?;
         if *digest == new {
             return Ok(Reload::Unchanged);
         }
-        let (number, oldest_allowed) = {
-            let current = self.current.borrow();
-            (current.number + 1, current.oldest_allowed)
-        };
-        let next = build(self.config.clone(), material, number, oldest_allowed).await?;
+        let version = material.version.clone();
+        let number = self.current.borrow().number + 1;
+        let mut next = build(self.config.clone(), material, number).await?;
         *digest = new;
         audit::renewed(self.source.name(), version.as_deref(), &next);
-        self.current.send_replace(Arc::new(next));
+        self.current.send_modify(|current| {
+            // What was withdrawn meanwhile stays so.
+            next.oldest_allowed = current.oldest_allowed;
+            *current = Arc::new(next);
+        });
         Ok(Reload::Renewed(number))
     }
 }
@@ -274,13 +273,38 @@ impl Inner {
 /// The shortest time between two looks on behalf of revocation lists that are about to end.
 const MIN_REFRESH: Duration = Duration::from_secs(1);
 
-impl Drop for Inner {
+impl Drop for Handle {
     fn drop(&mut self) {
-        let task = self.task.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(task) = task.take() {
+        if let Some(task) = &self.task {
             task.abort();
         }
     }
+}
+
+/// Asks the source, which may take its time but not for ever, and may be anybody's code.
+async fn load(source: &dyn MaterialSource, config: &TlsConfig) -> Result<TlsMaterial, TlsError> {
+    let timeout = config.reload.timeout;
+    let loaded = AssertUnwindSafe(async { source.load().await }).catch_unwind();
+    let failed = match tokio::time::timeout(timeout, loaded).await {
+        Ok(Ok(material)) => return material.map_err(TlsError::Material),
+        Ok(Err(_)) => io::Error::other("the source panicked"),
+        Err(_) => io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("it took longer than {timeout:?}"),
+        ),
+    };
+    Err(TlsError::Material(MaterialError::new(
+        source.name(),
+        failed,
+    )))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, TlsError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| TlsError::Unfinished(error.to_string()))
 }
 
 /// Off the reactor: a backend may take tens of milliseconds.
@@ -288,9 +312,8 @@ async fn build(
     config: Arc<TlsConfig>,
     material: TlsMaterial,
     number: u64,
-    oldest_allowed: u64,
 ) -> Result<Generation, TlsError> {
-    let built = tokio::task::spawn_blocking(move || {
+    let built = blocking(move || {
         let mut errors = ConfigErrors::default();
         check_amount(&config, &material, &mut errors);
         let parsed = parsed::parse(material, config.trust, config.backend, &mut errors);
@@ -306,24 +329,37 @@ async fn build(
         match Ready::build(&config, parsed, &mut errors) {
             Some(ready) if errors.is_empty() => Ok(Generation {
                 number,
-                oldest_allowed,
+                oldest_allowed: 0,
                 identities,
                 since: SystemTime::now(),
                 next_revocation_update,
                 ready,
-                peer: Arc::default(),
+                peers: Arc::default(),
             }),
             _ => Err(errors),
         }
     });
-    built
-        .await
-        .map_err(|_| TlsError::Cancelled)?
-        .map_err(TlsError::Config)
+    built.await?.map_err(TlsError::Config)
 }
 
 /// What a source of the user's brings is held to the same rules as the configured places.
 fn check_amount(config: &TlsConfig, material: &TlsMaterial, errors: &mut ConfigErrors) {
+    if config.trust == Trust::System && !material.roots.is_empty() {
+        errors.push(
+            "tls.roots",
+            format!("{} from the source", material.roots.len()),
+            "are not used while tls.trust is system",
+            "set tls.trust to own, or to both",
+        );
+    }
+    if config.wants_revocation() && material.revocation_lists.is_empty() {
+        errors.push(
+            "tls.revocation",
+            "no lists",
+            "the material must have one",
+            "without any, nothing would be looked up: the source must bring them",
+        );
+    }
     if config.backend == Backend::NativeTls {
         if material.identities.len() > 1 {
             errors.push(
@@ -353,19 +389,30 @@ impl Generation {
             since: self.since,
             next_revocation_update: self.next_revocation_update,
             ready: self.ready.clone(),
-            peer: self.peer.clone(),
+            peers: self.peers.clone(),
         }
     }
 
-    /// The same certificates in the same memory.
+    /// The same certificates in the same memory, as long as there are not too many servers.
     pub(crate) fn share_peer(&self, certificates: Vec<Vec<u8>>) -> Arc<[Vec<u8>]> {
-        let mut known = self.peer.lock().unwrap_or_else(PoisonError::into_inner);
-        if **known != *certificates {
-            *known = certificates.into();
-        }
-        known.clone()
+        let mut known = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = known
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|known| **known == *certificates);
+        same.unwrap_or_else(|| {
+            let new = certificates.into();
+            known.retain(|known| known.strong_count() > 0);
+            if known.len() < MAX_SHARED_PEERS {
+                known.push(Arc::downgrade(&new));
+            }
+            new
+        })
     }
 }
+
+/// Servers whose certificates are looked through at each handshake.
+const MAX_SHARED_PEERS: usize = 64;
 
 impl fmt::Debug for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -380,7 +427,7 @@ impl fmt::Debug for Generation {
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls")
-            .field("config", &self.0.config)
+            .field("config", self.config())
             .field("generation", &self.generation())
             .finish_non_exhaustive()
     }

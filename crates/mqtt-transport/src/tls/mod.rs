@@ -62,6 +62,7 @@ mod handle;
 mod info;
 mod lazy;
 mod material;
+mod name;
 #[cfg(feature = "native-tls")]
 mod native;
 mod parsed;

@@ -7,7 +7,8 @@
 use std::time::SystemTime;
 
 use rustls_pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject,
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+    pem::{self, PemObject},
 };
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
@@ -166,10 +167,21 @@ fn roots(
     roots
 }
 
-fn is_pem(content: &[u8]) -> bool {
+pub(super) fn is_pem(content: &[u8]) -> bool {
     content
         .windows(b"-----BEGIN".len())
         .any(|window| window == b"-----BEGIN")
+}
+
+/// What is wrong with PEM. The library's own text repeats lines of it, which may be a key's.
+pub(super) fn pem_problem(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a PEM section does not end; are its lines apart?",
+        pem::Error::IllegalSectionStart { .. } => "a PEM section does not begin well",
+        pem::Error::Base64Decode(_) => "a PEM section is not base64",
+        pem::Error::NoItemsFound => "there is no section of this kind in it",
+        _ => "it is not well-formed PEM",
+    }
 }
 
 /// The certificates in `content`, one at least.
@@ -185,7 +197,7 @@ fn certificates(
             Err(error) => {
                 errors.push(
                     path.to_owned(),
-                    error,
+                    pem_problem(&error),
                     "must be certificates in PEM or DER",
                     "it may be damaged or half written",
                 );
@@ -281,9 +293,9 @@ fn key(
         return None;
     }
     let key = if is_pem(content) {
-        PrivateKeyDer::from_pem_slice(content).map_err(|error| error.to_string())
+        PrivateKeyDer::from_pem_slice(content).map_err(|error| pem_problem(&error))
     } else {
-        PrivateKeyDer::try_from(content.to_vec()).map_err(ToOwned::to_owned)
+        PrivateKeyDer::try_from(content.to_vec())
     };
     match key {
         Ok(key) => {
@@ -332,13 +344,14 @@ fn decrypt(
         return None;
     };
     let start = text.find("-----BEGIN").unwrap_or_default();
+    // Not the library's texts: they are about the content.
     let decrypted = SecretDocument::from_pem(text.get(start..).unwrap_or_default())
-        .map_err(|error| error.to_string())
+        .map_err(|_| "it is not well-formed PEM")
         .and_then(|(_, document)| {
             EncryptedPrivateKeyInfoRef::try_from(document.as_bytes())
-                .map_err(|error| error.to_string())?
+                .map_err(|_| "it is not an encrypted PKCS#8 key")?
                 .decrypt(password.expose_secret())
-                .map_err(|error| error.to_string())
+                .map_err(|_| "the password or the encryption is not the right one")
         });
     match decrypted {
         Ok(key) => Some(ParsedKey::Der {

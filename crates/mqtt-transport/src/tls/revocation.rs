@@ -18,27 +18,34 @@ use x509_parser::{
     revocation_list::CertificateRevocationList,
 };
 
-use super::certificate::{hex, system_time};
+use super::{
+    certificate::{hex, system_time},
+    parsed::{is_pem, pem_problem},
+};
 
 /// The lists in `content`, PEM or DER.
 pub(super) fn parse(content: &[u8]) -> io::Result<Vec<CertificateRevocationListDer<'static>>> {
-    if !content.trim_ascii_start().starts_with(b"-----BEGIN") {
+    if !is_pem(content) {
         return Ok(vec![content.to_vec().into()]);
     }
     let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(content).collect();
-    let lists = lists.map_err(|error| invalid(format!("not PEM: {error}")))?;
+    let lists = lists.map_err(|error| invalid(pem_problem(&error)))?;
     if lists.is_empty() {
         return Err(invalid("there is no X509 CRL in it"));
     }
     Ok(lists)
 }
 
-/// That all lists in `content` are well-formed and count now.
-pub(super) fn check_current(content: &[u8]) -> io::Result<()> {
+/// That all lists in `content` are well-formed and count now; says until when.
+pub(super) fn check_current(content: &[u8]) -> io::Result<SystemTime> {
+    let mut until = None;
     for der in parse(content)? {
-        facts(&der)?.check_current(SystemTime::now())?;
+        let facts = facts(&der)?;
+        facts.check_current(SystemTime::now())?;
+        let first = until.get_or_insert(facts.next_update);
+        *first = facts.next_update.min(*first);
     }
-    Ok(())
+    until.ok_or_else(|| invalid("there is no X509 CRL in it"))
 }
 
 /// What decides between lists.
@@ -151,8 +158,11 @@ pub(super) fn select(
         }
     }
     let next_update = newest.values().map(|(facts, _)| facts.next_update).min();
+    // A list of everything and one of a single distribution point may both fit a certificate.
+    let mut newest: Vec<_> = newest.into_values().collect();
+    newest.sort_by_key(|(facts, _)| std::cmp::Reverse((facts.this_update, facts.number.clone())));
     Ok(Selected {
-        lists: newest.into_values().map(|(_, der)| der).collect(),
+        lists: newest.into_iter().map(|(_, der)| der).collect(),
         next_update,
     })
 }

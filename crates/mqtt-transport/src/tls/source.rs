@@ -1,6 +1,14 @@
 //! Where material comes from: a trait, and the source that a [`TlsConfig`] describes.
 
-use std::{env, fmt, future::Future, io, path::Path, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    env, fmt,
+    future::Future,
+    io,
+    path::Path,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use secrecy::SecretString;
 use tokio::io::AsyncReadExt;
@@ -78,12 +86,22 @@ const MAX_LIST: u64 = 64 * 1024 * 1024;
 pub struct ConfiguredSource {
     config: Arc<TlsConfig>,
     fetcher: Option<Arc<dyn CrlFetcher>>,
+    /// The last good revocation list of each entry, which serves while no place has a newer one: a
+    /// list out of reach must not keep a new certificate from being taken.
+    lists: Mutex<Vec<Option<KnownList>>>,
+}
+
+#[derive(Clone)]
+struct KnownList {
+    content: Arc<[u8]>,
+    until: SystemTime,
 }
 
 impl ConfiguredSource {
     /// What `config` names. URLs of revocation lists cannot be reached without a fetcher.
     pub fn new(config: TlsConfig) -> Self {
         Self {
+            lists: Mutex::new(vec![None; config.revocation.lists.len()]),
             config: Arc::new(config),
             fetcher: None,
         }
@@ -119,14 +137,21 @@ impl ConfiguredSource {
                 });
             }
         }
-        for places in &self.config.revocation.lists {
-            material.revocation_lists.push(self.list(places).await?);
+        for (entry, places) in self.config.revocation.lists.iter().enumerate() {
+            let list = self.list(entry, places).await?;
+            material.revocation_lists.push(list.to_vec());
         }
         Ok(material)
     }
 
-    /// The first place that has a list which is well-formed and current.
-    async fn list(&self, places: &[Location]) -> Result<Vec<u8>, MaterialError> {
+    fn known(&self) -> MutexGuard<'_, Vec<Option<KnownList>>> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first place that has a list which is well-formed and current, or else the last such.
+    async fn list(&self, entry: usize, places: &[Location]) -> Result<Arc<[u8]>, MaterialError> {
+        let known = self.known().get(entry).cloned().flatten();
+        let known = known.filter(|known| known.until > SystemTime::now());
         let mut first = None;
         for place in places {
             let list = match place {
@@ -134,13 +159,25 @@ impl ConfiguredSource {
                 Location::File(path) => read_file(path, MAX_LIST).await,
                 Location::Env(_) => read(place).await.map_err(|error| error.source),
             };
-            match list.and_then(|list| super::revocation::check_current(&list).map(|()| list)) {
-                Ok(list) => return Ok(list),
+            let list = match list {
+                Ok(list) => check_list(list, known.as_ref()).await,
+                Err(error) => Err(error),
+            };
+            match list {
+                Ok(list) => {
+                    if let Some(slot) = self.known().get_mut(entry) {
+                        *slot = Some(list.clone());
+                    }
+                    return Ok(list.content);
+                }
                 Err(source) => {
                     tracing::warn!(%place, error = %source, "no revocation list from this place");
                     first.get_or_insert_with(|| MaterialError::new(place, source));
                 }
             }
+        }
+        if let Some(known) = known {
+            return Ok(known.content);
         }
         Err(first.unwrap_or_else(|| {
             MaterialError::new("a revocation list", io::ErrorKind::NotFound.into())
@@ -179,6 +216,21 @@ impl MaterialSource for ConfiguredSource {
     }
 }
 
+/// Reads a list that is new, off the reactor: a large one takes a while.
+async fn check_list(content: Vec<u8>, known: Option<&KnownList>) -> io::Result<KnownList> {
+    if let Some(known) = known.filter(|known| *known.content == *content) {
+        return Ok(known.clone());
+    }
+    let checked = tokio::task::spawn_blocking(move || {
+        let until = super::revocation::check_current(&content)?;
+        Ok(KnownList {
+            content: content.into(),
+            until,
+        })
+    });
+    checked.await.map_err(io::Error::other)?
+}
+
 async fn read(location: &Location) -> Result<Vec<u8>, MaterialError> {
     let content = match location {
         Location::File(path) => read_file(path, MAX_FILE).await,
@@ -203,8 +255,10 @@ async fn read_text(location: &Location) -> Result<SecretString, MaterialError> {
 }
 
 async fn read_file(path: &Path, max: u64) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
     let file = tokio::fs::File::open(path).await?;
+    // As large as it gets: a key that is moved while it grows leaves copies behind.
+    let len = file.metadata().await?.len().min(max) + 1;
+    let mut content = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
     file.take(max + 1).read_to_end(&mut content).await?;
     if u64::try_from(content.len()).is_ok_and(|len| len <= max) {
         Ok(content)

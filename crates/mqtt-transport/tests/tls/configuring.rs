@@ -22,7 +22,8 @@ fn file(path: &str) -> Location {
 #[test]
 fn everything_that_native_tls_lacks_is_named_at_once() {
     let identity = TlsIdentity::pem(file("/a"), file("/b"));
-    let errors = config(Backend::NativeTls)
+    let errors = TlsConfig::default()
+        .with_backend(Backend::NativeTls)
         .with_cipher_suites(["TLS_AES_128_GCM_SHA256".to_owned()])
         .with_revocation(Revocation::default().with_lists([vec![file("/crl")]]))
         .with_resumption(Resumption::Required)
@@ -33,7 +34,7 @@ fn everything_that_native_tls_lacks_is_named_at_once() {
         paths(&errors),
         [
             "tls.cipher_suites",
-            "tls.revocation.lists",
+            "tls.revocation",
             "tls.resumption",
             "tls.identities"
         ]
@@ -76,6 +77,17 @@ fn every_rule_is_checked() {
         "tls.reload.jitter",
     ] {
         assert!(paths(&errors).contains(&path), "{path} is not in\n{errors}");
+    }
+}
+
+/// A library that is given one of these checks nothing, or less than it seems.
+#[test]
+fn names_that_check_nothing_are_refused() {
+    for backend in BACKENDS {
+        for name in ["", ".", ".example", "a b", "\u{fc}ber.example"] {
+            let errors = config(backend).with_server_name(name.to_owned()).validate();
+            assert_eq!(paths(&errors.unwrap_err()), ["tls.server_name"], "{name:?}");
+        }
     }
 }
 

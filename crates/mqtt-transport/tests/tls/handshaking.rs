@@ -5,9 +5,10 @@ use mqtt_testkit::{
     pki::{Authority, Identity},
 };
 use mqtt_transport::{
-    Conn, ConnKind,
-    tls::{Backend, TlsVersion},
+    Conn, ConnKind, TcpConnector,
+    tls::{Backend, TlsConnector, TlsVersion},
 };
+use tower::ServiceExt;
 
 use crate::common::*;
 
@@ -124,6 +125,28 @@ async fn another_name_and_addresses_are_checked() {
         let tls = tls_with(config(backend), trusting(&root)).await.unwrap();
         let url = format!("mqtts://{}", server.addr());
         visit(&tls, &url).await.unwrap();
+    }
+}
+
+/// The dot that ends an absolute name is in no certificate.
+#[tokio::test]
+async fn an_absolute_name_is_the_same_name() {
+    let root = Authority::new("root");
+    let server = server(&root.server(&["localhost"]).issue())
+        .start()
+        .unwrap();
+    for backend in BACKENDS {
+        let tls = tls(backend, trusting(&root)).await;
+        let url = server.url().replace("localhost", "localhost.");
+        let tcp = TcpConnector::default().with_resolver(|_: &str, port| async move {
+            Ok(vec![std::net::SocketAddr::from(([127, 0, 0, 1], port))])
+        });
+        let connector = TlsConnector::new(tcp, tls);
+        let mut conn = connector.oneshot(url.parse().unwrap()).await.unwrap();
+        echo(&mut conn).await.unwrap();
+    }
+    for seen in server.handshakes(2).await {
+        assert_eq!(seen.server_name.as_deref(), Some("localhost"));
     }
 }
 

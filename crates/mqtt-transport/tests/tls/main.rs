@@ -7,8 +7,10 @@
     reason = "a test fails by panicking"
 )]
 
+mod breaking;
 mod common;
 mod configuring;
+mod enduring;
 mod environment;
 mod handshaking;
 mod material;

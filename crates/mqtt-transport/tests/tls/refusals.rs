@@ -289,46 +289,6 @@ async fn our_certificate() {
     }
 }
 
-/// One that writes before it reads learns the reason too, and not that the pipe is broken.
-#[tokio::test]
-async fn our_certificate_when_the_server_has_closed_before_we_write() {
-    let root = Authority::new("root");
-    let server_identity = root.server(&["localhost"]).issue();
-    for backend in BACKENDS {
-        let server =
-            OpensslServer::builder(&server_identity.chain_pem(), &server_identity.key_pem())
-                .client_certificate(ClientCertificate::Required, &root.certificate_pem())
-                .start()
-                .unwrap();
-        let tls = tls(backend, trusting(&root)).await;
-        let mut conn = connect(&tls, &server.url()).await.unwrap();
-        server.handshakes(1).await;
-        let mut error = None;
-        for _ in 0..100 {
-            let written = async {
-                conn.write_all(&[0; 16 * 1024]).await?;
-                conn.flush().await
-            };
-            if let Err(failed) = written.await {
-                error = Some(failed);
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        let error = match error {
-            Some(error) => error,
-            None => conn.read_u8().await.unwrap_err(),
-        };
-        // A reset may have taken the server's words away; a person then sees the reset.
-        let told = error.to_string().contains("refused our certificate");
-        let gone = [
-            std::io::ErrorKind::ConnectionReset,
-            std::io::ErrorKind::BrokenPipe,
-        ];
-        assert!(told || gone.contains(&error.kind()), "{backend}: {error:?}");
-    }
-}
-
 /// A server that does not speak TLS, one that says nothing, and one that leaves.
 #[tokio::test]
 async fn what_is_no_handshake() {
