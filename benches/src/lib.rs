@@ -7,6 +7,7 @@
 
 pub mod contender;
 pub mod process;
+pub mod role;
 pub mod sink;
 mod work;
 

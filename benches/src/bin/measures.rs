@@ -3,12 +3,15 @@
 use std::{
     collections::BTreeMap,
     env,
-    ffi::OsString,
     io::{BufRead, BufReader},
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Child, ExitCode, Stdio},
 };
 
-use benches::{Contender, Error, Report, Work, contender, float, sink};
+use benches::{
+    Contender, Error, Report, Work, contender, float,
+    role::{self, Placing},
+    sink,
+};
 
 const HELP: &str = "\
 measures [--rounds N] [--only WORK] [--contender NAME] [--smoke]
@@ -98,13 +101,16 @@ impl Drop for Ended {
 }
 
 fn parent(options: &Options) -> Result<(), Error> {
+    // The sink is not to preempt the client when a packet wakes it. Else the kernel lets it do so to
+    // whoever has used more of the processor: that client has no need to sleep until the answer
+    // comes, and is charged less for having done more.
     let placing = Placing {
-        pin: works("taskset", &["--cpu-list", "0", "true"]),
-        batch: works("chrt", &["--batch", "0", "true"]),
+        processor: role::works("taskset", &["--cpu-list", "0", "true"]).then_some("0"),
+        batch: role::works("chrt", &["--batch", "0", "true"]),
     };
     println!(
         "client and sink {}; the sink {}; {} rounds, medians",
-        if placing.pin {
+        if placing.processor.is_some() {
             "share processor 0"
         } else {
             "are not pinned (taskset does not work)"
@@ -140,24 +146,6 @@ fn parent(options: &Options) -> Result<(), Error> {
     }
 }
 
-/// Where the processes run, as far as this machine lets them be put there.
-#[derive(Clone, Copy)]
-struct Placing {
-    /// Client and sink on processor 0.
-    pin: bool,
-    /// The sink never preempts the client when a packet wakes it. Else the kernel lets it do so to
-    /// whoever has used more of the processor: that client has no need to sleep until the answer
-    /// comes, and is charged less for having done more.
-    batch: bool,
-}
-
-fn works(program: &str, args: &[&str]) -> bool {
-    Command::new(program)
-        .args(args)
-        .output()
-        .is_ok_and(|output| output.status.success())
-}
-
 /// One run of one contender against a sink of its own.
 fn cell(
     placing: Placing,
@@ -165,7 +153,9 @@ fn cell(
     work: Work,
     operations: u64,
 ) -> Result<Report, Error> {
-    let sink = role(placing, &["sink"])?.stdout(Stdio::piped()).spawn()?;
+    let sink = role::command(placing, &["sink"])?
+        .stdout(Stdio::piped())
+        .spawn()?;
     let mut sink = Ended(sink);
     let mut port = String::new();
     BufReader::new(sink.0.stdout.take().ok_or("the sink has no output")?).read_line(&mut port)?;
@@ -174,7 +164,7 @@ fn cell(
         work.to_string(),
         operations.to_string(),
     );
-    let output = role(
+    let output = role::command(
         Placing {
             batch: false,
             ..placing
@@ -189,23 +179,6 @@ fn cell(
             .into());
     }
     String::from_utf8(output.stdout)?.trim().parse()
-}
-
-/// This program in another role.
-fn role(placing: Placing, args: &[&str]) -> Result<Command, Error> {
-    let mut words: Vec<OsString> = Vec::new();
-    if placing.batch {
-        words.extend(["chrt", "--batch", "0"].map(Into::into));
-    }
-    if placing.pin {
-        words.extend(["taskset", "--cpu-list", "0"].map(Into::into));
-    }
-    words.push(env::current_exe()?.into());
-    words.extend(args.iter().map(Into::into));
-    let mut words = words.into_iter();
-    let mut command = Command::new(words.next().ok_or("no program")?);
-    command.args(words).stdin(Stdio::null());
-    Ok(command)
 }
 
 fn print_table(options: &Options, cells: &BTreeMap<(usize, usize), Vec<Report>>) {
