@@ -4,11 +4,14 @@
 //! a [`sink`] and a client, both pinned to one processor, and reads what the client reports: its own
 //! CPU time and wall time per operation. A contender is a module of [`contender`]; a work is a
 //! [`Work`].
+//!
+//! [`tls`] is the other program: what the TLS backends cost beside each other.
 
 pub mod contender;
 pub mod process;
 pub mod role;
 pub mod sink;
+pub mod tls;
 mod work;
 
 pub use work::{Contender, Report, Work};

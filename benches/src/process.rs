@@ -1,6 +1,6 @@
 //! What the kernel knows of this process. Linux only.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use crate::Error;
 
@@ -8,11 +8,22 @@ use crate::Error;
 pub fn cpu_time() -> Result<u64, Error> {
     let mut total = 0;
     for task in fs::read_dir("/proc/self/task")? {
-        let stat = fs::read_to_string(task?.path().join("schedstat"))?;
-        let on_cpu = stat.split(' ').next().ok_or("schedstat is empty")?;
-        total += on_cpu.parse::<u64>()?;
+        total += on_cpu(&task?.path().join("schedstat"))?;
     }
     Ok(total)
+}
+
+/// CPU time of the calling thread so far, in nanoseconds, as of when it last slept or the kernel's
+/// clock last ticked. For work that stays on one thread while others may end, whose time is lost to
+/// [`cpu_time`].
+pub fn thread_cpu_time() -> Result<u64, Error> {
+    on_cpu(Path::new("/proc/thread-self/schedstat"))
+}
+
+fn on_cpu(schedstat: &Path) -> Result<u64, Error> {
+    let stat = fs::read_to_string(schedstat)?;
+    let on_cpu = stat.split(' ').next().ok_or("schedstat is empty")?;
+    Ok(on_cpu.parse()?)
 }
 
 /// Resident memory, in bytes.
