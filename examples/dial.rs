@@ -6,8 +6,8 @@
 //! cargo run -p examples --example dial -- --config dial.toml mqtts://broker.example
 //! ```
 //!
-//! No MQTT is spoken. The configuration file, in TOML, has the sections `[tcp]` and `[tls]`, which
-//! are the crate's own structs. Ends with status 1 if an endpoint was not reached.
+//! No MQTT is spoken. The configuration file, in TOML, is the crate's own `ConnectorConfig`, with
+//! sections such as `[tcp]`, `[tls]` and `[proxy]`. Ends with status 1 if an endpoint was not reached.
 
 use std::{
     error::Error,
@@ -19,32 +19,22 @@ use std::{
 };
 
 use mqtt_transport::{
-    BoxConn, Conn, ConnInfo, ConnectDeadlineLayer, ConnectError, Connector, Endpoint, Scheme,
-    TcpConnector, TcpOptions,
-    tls::{CertificateFacts, Tls, TlsConfig, TlsConnector, TlsInfo},
+    Conn, ConnInfo, ConnectDeadlineLayer, ConnectError, ConnectorConfig, Endpoint,
+    tls::{CertificateFacts, TlsInfo},
 };
-use serde::Deserialize;
 use tokio::{net::TcpListener, task::JoinSet};
 use tower::{Service, ServiceBuilder, ServiceExt};
 
 const HELP: &str = "\
 dial [--config FILE] [URL...]
-  --config FILE   TOML with the sections [tcp] and [tls]
-  URL             mqtt://host:port, mqtts://host:port, unix:///path; two listeners of its own without";
+  --config FILE   TOML with the sections [tcp], [tls], [proxy], [websocket], [quic]
+  URL             mqtt://host:port, mqtts://host, wss://host, unix:///path; two of its own without";
 
 /// The budget: how many endpoints are dialled at the same time, how many are begun in a second, and
 /// how long each may take, from the name to the end of the last handshake.
 const MAX_DIALS: usize = 4;
 const DIALS_PER_SECOND: u64 = 20;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a configuration file may say.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Config {
-    tcp: TcpOptions,
-    tls: TlsConfig,
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -77,7 +67,7 @@ pub(crate) async fn run(
         .rate_limit(DIALS_PER_SECOND, Duration::from_secs(1))
         .concurrency_limit(MAX_DIALS)
         .layer(ConnectDeadlineLayer::new(DIAL_TIMEOUT))
-        .service(connector(config, &endpoints).await?);
+        .service(config.connector().await?);
 
     let mut dials = JoinSet::new();
     for endpoint in endpoints {
@@ -100,15 +90,14 @@ pub(crate) async fn run(
 
 fn parse(
     mut args: impl Iterator<Item = String>,
-) -> Result<(Config, Vec<Endpoint>), Box<dyn Error>> {
-    let (mut config, mut endpoints) = (Config::default(), Vec::new());
+) -> Result<(ConnectorConfig, Vec<Endpoint>), Box<dyn Error>> {
+    let (mut config, mut endpoints) = (ConnectorConfig::default(), Vec::new());
     while let Some(arg) = args.next() {
         if arg == "--config" {
             let file = args.next().ok_or(HELP)?;
             let text =
                 std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
             config = toml::from_str(&text).map_err(|error| format!("{file}: {error}"))?;
-            config.tcp.validate()?;
         } else if arg.starts_with('-') {
             return Err(HELP.into());
         } else {
@@ -119,43 +108,11 @@ fn parse(
     Ok((config, endpoints))
 }
 
-/// TLS for the endpoints that ask for it, and what [`Connector`] does by itself for the others.
-///
-/// Material is read only if it is needed: the system's authorities may be many.
-async fn connector(
-    config: Config,
-    endpoints: &[Endpoint],
-) -> Result<
-    impl Service<Endpoint, Response = BoxConn, Error = ConnectError, Future: Send + 'static> + use<>,
-    Box<dyn Error>,
-> {
-    let plain = Connector::new(config.tcp.clone());
-    let is_tls = |endpoint: &Endpoint| endpoint.scheme() == Scheme::Tls;
-    let encrypted = if endpoints.iter().any(is_tls) {
-        let tls = Tls::new(config.tls).await?;
-        Some(TlsConnector::new(TcpConnector::new(config.tcp), tls))
-    } else {
-        None
-    };
-    Ok(tower::service_fn(move |endpoint: Endpoint| {
-        let (plain, encrypted) = (plain.clone(), encrypted.clone());
-        async move {
-            match encrypted {
-                Some(encrypted) if is_tls(&endpoint) => {
-                    let conn: BoxConn = Box::new(encrypted.oneshot(endpoint).await?);
-                    Ok(conn)
-                }
-                _ => plain.connect(endpoint).await,
-            }
-        }
-    }))
-}
-
 fn account(info: &ConnInfo) -> String {
     let mut lines = String::new();
-    line(&mut lines, "kind", format_args!("{:?}", info.kind));
-    line(&mut lines, "local", format_args!("{:?}", info.local));
-    line(&mut lines, "peer", format_args!("{:?}", info.peer));
+    line(&mut lines, "kind", info.kind);
+    line(&mut lines, "local", &info.local);
+    line(&mut lines, "peer", &info.peer);
     match &info.tls {
         Some(tls) => account_of_tls(&mut lines, tls),
         None => line(&mut lines, "tls", "none"),

@@ -1,7 +1,7 @@
 //! Connections: byte streams that know what they are.
 
 use std::{
-    fmt::Debug,
+    fmt::{self, Debug},
     io::{self, IoSlice},
     net::SocketAddr,
     path::PathBuf,
@@ -93,6 +93,30 @@ pub enum ConnKind {
     Memory,
     /// A stream of the user's.
     Other,
+}
+
+impl fmt::Display for ConnKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Unix => "unix",
+            Self::WebSocket => "websocket",
+            Self::Quic => "quic",
+            Self::Memory => "memory",
+            Self::Other => "other",
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unnamed => f.write_str("unnamed"),
+            Self::Socket(address) => write!(f, "{address}"),
+            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Abstract(name) => write!(f, "@{name}"),
+        }
+    }
 }
 
 /// One end of a connection.

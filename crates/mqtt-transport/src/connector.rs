@@ -88,7 +88,8 @@ impl ConnectorConfig {
         errors.into_result()
     }
 
-    /// Makes the connector, for which it reads the material of TLS. Within a tokio runtime.
+    /// Makes the connector, for which it reads the material that TLS names; the system's, if it
+    /// names none, is read when first needed. Within a tokio runtime.
     ///
     /// # Errors
     ///
@@ -98,8 +99,8 @@ impl ConnectorConfig {
         let connector = Connector::new(self.tcp);
         #[cfg(feature = "_tls")]
         let connector = {
-            let tls = crate::tls::Tls::new(self.tls).await;
-            connector.with_tls(tls.map_err(crate::tls::TlsError::into_config_errors)?)
+            let tls = crate::tls::LazyTls::new(self.tls).await;
+            connector.with_lazy_tls(tls.map_err(crate::tls::TlsError::into_config_errors)?)
         };
         #[cfg(feature = "proxy")]
         let connector = match self.proxy {
@@ -134,8 +135,13 @@ impl Connector {
     /// With these options and material for TLS.
     #[cfg(feature = "_tls")]
     #[must_use]
-    pub fn with_tls(mut self, tls: crate::tls::Tls) -> Self {
-        self.tls = tls.into();
+    pub fn with_tls(self, tls: crate::tls::Tls) -> Self {
+        self.with_lazy_tls(tls.into())
+    }
+
+    #[cfg(feature = "_tls")]
+    fn with_lazy_tls(mut self, tls: crate::tls::LazyTls) -> Self {
+        self.tls = tls;
         #[cfg(feature = "quic")]
         {
             self.quic = self.quic.anew();

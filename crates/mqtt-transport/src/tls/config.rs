@@ -386,7 +386,7 @@ impl TlsConfig {
     }
 
     /// Whether it names no material at all.
-    pub(super) fn has_no_places(&self) -> bool {
+    pub(crate) fn has_no_places(&self) -> bool {
         self.roots.is_empty() && self.identities.is_empty() && self.revocation.lists.is_empty()
     }
 }

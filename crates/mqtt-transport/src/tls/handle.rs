@@ -45,6 +45,9 @@ struct Inner {
     reloading: tokio::sync::Mutex<[u8; 32]>,
 }
 
+/// In DER, a server's own first.
+type Certificates = [Vec<u8>];
+
 /// One state of the material.
 #[non_exhaustive]
 pub struct Generation {
@@ -61,7 +64,7 @@ pub struct Generation {
     pub next_revocation_update: Option<SystemTime>,
     pub(super) ready: Ready,
     /// The certificates of servers, shared by all connections that see the same.
-    pub(super) peers: Arc<Mutex<Vec<Weak<[Vec<u8>]>>>>,
+    pub(super) peers: Arc<Mutex<Vec<Weak<Certificates>>>>,
 }
 
 /// What reading the material again came to.

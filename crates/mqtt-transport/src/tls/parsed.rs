@@ -180,7 +180,7 @@ pub(super) fn pem_problem(error: &pem::Error) -> &'static str {
         pem::Error::IllegalSectionStart { .. } => "a PEM section does not begin well",
         pem::Error::Base64Decode(_) => "a PEM section is not base64",
         pem::Error::NoItemsFound => "there is no section of this kind in it",
-        _ => "it is not well-formed PEM",
+        pem::Error::SectionTooLarge | pem::Error::Io(_) | _ => "it is not well-formed PEM",
     }
 }
 
