@@ -2,11 +2,22 @@
 //!
 //! A [`Conn`] is any byte stream that knows what it is; the layers above never ask how bytes
 //! travel. An [`Endpoint`] says where to, and a connector is a
-//! [`tower::Service`](tower_service::Service) from one to the other: [`TcpConnector`],
-//! [`UnixConnector`], or [`Connector`], which chooses by scheme. What else is wanted of a connection
-//! is stacked on: [`ConnectDeadline`] on a connector, [`ReadDeadline`] and [`WriteDeadline`] on a
-//! connection ([`DeadlinesLayer`] for all three), [`Metered`] to count, [`Stateful`] to close from
-//! elsewhere, and tower's own layers where they fit.
+//! [`tower::Service`](tower_service::Service) from one to the other:
+//!
+//! | | makes | of |
+//! | --- | --- | --- |
+//! | [`TcpConnector`] | TCP connections | addresses, which race (RFC 8305) |
+//! | [`UnixConnector`] | Unix socket connections | a path or an abstract name |
+//! | `ProxyConnector` (feature `proxy`) | tunnels through HTTP CONNECT and SOCKS5 proxies | a connector to the proxy |
+//! | `tls::TlsConnector` (`native-tls`, `rustls-ring`, `rustls-aws-lc-rs`) | TLS connections | any connector |
+//! | `WebSocketConnector` (`websocket`) | WebSocket connections | any connector |
+//! | `QuicConnector` (`quic`) | one stream of a QUIC connection | UDP |
+//! | [`Connector`] | whichever the scheme asks for | a [`ConnectorConfig`], or the parts |
+//!
+//! What else is wanted of a connection is stacked on: [`ConnectDeadline`] on a connector,
+//! [`ReadDeadline`] and [`WriteDeadline`] on a connection ([`DeadlinesLayer`] for all three),
+//! [`Metered`] to count, [`Stateful`] to close from elsewhere, `Faulty` (`test-util`) to fail in
+//! tests, and tower's own layers where they fit.
 //!
 //! ```
 //! use std::time::Duration;

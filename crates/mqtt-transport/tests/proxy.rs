@@ -496,3 +496,84 @@ fn what_a_proxy_cannot_be_told_is_refused() {
     );
     http().with_credentials("me", "").validate().unwrap();
 }
+
+/// The whole stack as a configuration file says it: the proxy, with TLS through its tunnel.
+#[cfg(all(feature = "native-tls", feature = "rustls"))]
+#[tokio::test]
+async fn tls_goes_through_the_tunnel() {
+    use mqtt_testkit::{OpensslServer, pki::Authority};
+    use mqtt_transport::ConnectorConfig;
+
+    let root = Authority::new("root");
+    let identity = root.server(&["server.test"]).issue();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, root.certificate_pem()).unwrap();
+    let server = OpensslServer::builder(&identity.chain_pem(), &identity.key_pem())
+        .start()
+        .unwrap();
+    // A name that only the proxy knows.
+    let endpoint: Endpoint = format!("mqtts://server.test:{}", server.addr().port())
+        .parse()
+        .unwrap();
+    for scheme in SCHEMES {
+        let proxy = proxy(scheme, Some(("me", "hunter2"))).await;
+        for backend in ["native_tls", "rustls"] {
+            let text = format!(
+                "[proxy]\nurl = \"{scheme}://{proxy}\"\nuser_name = \"me\"\n\
+                 [tls]\nbackend = \"{backend}\"\ntrust = \"own\"\nroots = [{{ file = {ca:?} }}]"
+            );
+            let mut config: ConnectorConfig = toml::from_str(&text).unwrap();
+            // A password has no place in the file.
+            let proxy = config.proxy.take().unwrap();
+            config.proxy = Some(proxy.with_credentials("me", "hunter2"));
+            let connector = config.connector().await.unwrap();
+            let mut conn = connector.connect(endpoint.clone()).await.unwrap();
+            assert_eq!(conn.info().kind, ConnKind::Tcp);
+            assert!(conn.info().tls.is_some());
+            conn.write_all(b"ping").await.unwrap();
+            conn.flush().await.unwrap();
+            let mut answer = [0; 4];
+            conn.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"ping", "{scheme}, {backend}");
+        }
+    }
+    assert!(
+        server
+            .handshakes(4)
+            .await
+            .iter()
+            .all(|seen| seen.error.is_none())
+    );
+}
+
+/// One look at a file with mistakes in every part shows them all.
+#[cfg(all(feature = "rustls", feature = "websocket"))]
+#[test]
+fn all_that_is_wrong_with_a_configuration_is_told_at_once() {
+    let config: mqtt_transport::ConnectorConfig = toml::from_str(
+        r#"
+        [tcp]
+        attempt_delay = "1ms"
+        [tls]
+        server_name = ""
+        [proxy]
+        url = "socks5://proxy"
+        timeout = "0s"
+        [websocket]
+        handshake_timeout = "0s"
+        "#,
+    )
+    .unwrap();
+    let errors = config.validate().unwrap_err();
+    let paths: Vec<&str> = errors.iter().map(|error| &*error.path).collect();
+    assert_eq!(
+        paths,
+        [
+            "tcp.attempt_delay",
+            "tls.server_name",
+            "proxy.timeout",
+            "websocket.handshake_timeout"
+        ]
+    );
+}
