@@ -1,178 +1,24 @@
-//! Connections that fail on purpose, for tests.
-//!
-//! A [`FaultPlan`] says what goes wrong and after which byte; [`Faulty`] does it to a connection,
-//! [`FaultyConnector`] to those of a connector, by their number. The same plan does the same
-//! thing every time: offsets are bytes since the connection was made, randomness has a seed, and
-//! time is tokio's, which tests can pause.
+//! A connection with a plan of faults.
 
 use std::{
-    fmt,
     io::{self, IoSlice},
-    mem,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker, ready},
-    time::Duration,
 };
 
 use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{Notify, futures::OwnedNotified},
+    sync::futures::OwnedNotified,
     time::Sleep,
 };
-use tower_service::Service;
 
-use crate::{Conn, ConnInfo, ConnectError, ConnectPhase, Endpoint};
-
-/// What goes wrong with a connection. By default nothing.
-///
-/// Byte counts and offsets are per direction and begin with 0 when the connection is made; the
-/// faults of one plan add up. Flushing is not delayed, split or stalled, and closing only fails
-/// once the connection is cut.
-#[derive(Clone, Debug, Default)]
-pub struct FaultPlan {
-    dial: Option<io::ErrorKind>,
-    ends_cleanly: bool,
-    read: Faults,
-    write: Faults,
-    handle: FaultHandle,
-}
-
-/// What goes wrong in one direction.
-#[derive(Clone, Debug, Default)]
-struct Faults {
-    cut_after: Option<u64>,
-    stall_after: Option<u64>,
-    corrupt: Vec<u64>,
-    delay: Option<Duration>,
-    max: Option<usize>,
-    random: Option<fastrand::Rng>,
-}
-
-/// How many bytes an operation of a seeded plan moves at most, where no other maximum is set.
-const RANDOM_MAX: usize = 16;
-
-impl FaultPlan {
-    /// Nothing goes wrong.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Each operation moves a random number of bytes, from one to what [`split`](Self::split)
-    /// says, 16 if it says nothing. The same seed leads to the same numbers.
-    pub fn seeded(seed: u64) -> Self {
-        let mut plan = Self::new();
-        let mut random = fastrand::Rng::with_seed(seed);
-        // One for each direction, so that neither depends on when the other moves.
-        plan.read.random = Some(random.fork());
-        plan.write.random = Some(random);
-        plan
-    }
-
-    /// Dialling fails with this error and the connection is given up. Only a [`FaultyConnector`]
-    /// does this.
-    #[must_use]
-    pub fn fail_dial(mut self, kind: io::ErrorKind) -> Self {
-        self.dial = Some(kind);
-        self
-    }
-
-    /// The connection is cut as soon as `n` bytes were read: it is dropped, so that its peer sees
-    /// it end, and every operation, also one that waits, fails with
-    /// [`ConnectionReset`](io::ErrorKind::ConnectionReset).
-    #[must_use]
-    pub fn cut_after_read(mut self, n: u64) -> Self {
-        self.read.cut_after = Some(n);
-        self
-    }
-
-    /// The connection is cut as soon as `n` bytes were written, as in
-    /// [`cut_after_read`](Self::cut_after_read).
-    #[must_use]
-    pub fn cut_after_write(mut self, n: u64) -> Self {
-        self.write.cut_after = Some(n);
-        self
-    }
-
-    /// A cut looks like a peer that closes: reads come to the end of file, and writes fail with
-    /// [`BrokenPipe`](io::ErrorKind::BrokenPipe).
-    #[must_use]
-    pub fn ends_cleanly(mut self) -> Self {
-        self.ends_cleanly = true;
-        self
-    }
-
-    /// After `n` bytes reads wait until [released](FaultHandle::release).
-    #[must_use]
-    pub fn stall_after_read(mut self, n: u64) -> Self {
-        self.read.stall_after = Some(n);
-        self
-    }
-
-    /// After `n` bytes writes wait until [released](FaultHandle::release).
-    #[must_use]
-    pub fn stall_after_write(mut self, n: u64) -> Self {
-        self.write.stall_after = Some(n);
-        self
-    }
-
-    /// An operation moves at most `max` bytes, at least one.
-    #[must_use]
-    pub fn split(mut self, max: usize) -> Self {
-        let max = Some(max.max(1));
-        (self.read.max, self.write.max) = (max, max);
-        self
-    }
-
-    /// Inverts the bits of the byte at this offset of what is read. Can be repeated.
-    #[must_use]
-    pub fn corrupt_read(mut self, at: u64) -> Self {
-        self.read.corrupt.push(at);
-        self
-    }
-
-    /// Inverts the bits of the byte at this offset of what is written. Can be repeated.
-    #[must_use]
-    pub fn corrupt_write(mut self, at: u64) -> Self {
-        self.write.corrupt.push(at);
-        self
-    }
-
-    /// Each read and each write begins only this long after it was asked for, by tokio's clock.
-    #[must_use]
-    pub fn delay(mut self, delay: Duration) -> Self {
-        (self.read.delay, self.write.delay) = (Some(delay), Some(delay));
-        self
-    }
-
-    /// Releases what stalls. A plan and its clones have one, and so have all connections made
-    /// from them.
-    pub fn handle(&self) -> FaultHandle {
-        self.handle.clone()
-    }
-}
-
-/// Releases what a [`FaultPlan`] stalls.
-#[derive(Clone, Debug, Default)]
-pub struct FaultHandle(Arc<Release>);
-
-#[derive(Debug, Default)]
-struct Release {
-    done: AtomicBool,
-    notify: Arc<Notify>,
-}
-
-impl FaultHandle {
-    /// Lets reads and writes that stall go on, now and for good.
-    pub fn release(&self) {
-        self.0.done.store(true, Ordering::Release);
-        self.0.notify.notify_waiters();
-    }
-}
+use super::{
+    FaultHandle, FaultPlan,
+    plan::{Faults, RANDOM_MAX},
+};
+use crate::{Conn, ConnInfo};
 
 pin_project! {
     /// A connection that fails according to a [`FaultPlan`].
@@ -434,112 +280,5 @@ impl<C: AsyncWrite> AsyncWrite for Faulty<C> {
             Some(inner) => inner.poll_shutdown(cx),
             None => Poll::Ready(self.end_of_writes()),
         }
-    }
-}
-
-/// A connector whose connections fail according to plans.
-///
-/// Clones number their connections together, in the order of the calls, from 1.
-///
-/// ```
-/// # #[cfg(feature = "test-util")] {
-/// use mqtt_transport::{Connector, FaultPlan, FaultyConnector};
-///
-/// // The third connection is cut after 100 bytes.
-/// let connector = FaultyConnector::new(Connector::default(), |n| match n {
-///     3 => FaultPlan::new().cut_after_read(100),
-///     _ => FaultPlan::new(),
-/// });
-/// # let _: FaultyConnector<Connector> = connector;
-/// # }
-/// ```
-#[derive(Clone)]
-pub struct FaultyConnector<S> {
-    inner: S,
-    plan: Arc<dyn Fn(u64) -> FaultPlan + Send + Sync>,
-    calls: Arc<AtomicU64>,
-}
-
-impl<S> FaultyConnector<S> {
-    /// Asks `plan` for the plan of each connection, by its number.
-    pub fn new(inner: S, plan: impl Fn(u64) -> FaultPlan + Send + Sync + 'static) -> Self {
-        Self {
-            inner,
-            plan: Arc::new(plan),
-            calls: Arc::default(),
-        }
-    }
-
-    /// How many connections were asked for so far.
-    pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
-    }
-}
-
-impl<S: fmt::Debug> fmt::Debug for FaultyConnector<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultyConnector")
-            .field("inner", &self.inner)
-            .field("calls", &self.calls)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<S> Service<Endpoint> for FaultyConnector<S>
-where
-    S: Service<Endpoint, Error = ConnectError>,
-    S::Response: Conn,
-{
-    type Response = Faulty<S::Response>;
-    type Error = ConnectError;
-    type Future = FaultyFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, endpoint: Endpoint) -> Self::Future {
-        let number = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        let plan = (self.plan)(number);
-        let refused = plan.dial.map(|kind| {
-            let source = io::Error::new(kind, "refused by the fault plan");
-            ConnectError::new(ConnectPhase::Dial, &endpoint, source)
-        });
-        FaultyFuture {
-            connect: refused.is_none().then(|| self.inner.call(endpoint)),
-            refused,
-            plan,
-        }
-    }
-}
-
-pin_project! {
-    /// The future of [`FaultyConnector`]. Dropping it gives the attempt up.
-    #[derive(Debug)]
-    #[must_use = "a connect does nothing until polled"]
-    pub struct FaultyFuture<F> {
-        // None where dialling fails.
-        #[pin]
-        connect: Option<F>,
-        refused: Option<ConnectError>,
-        plan: FaultPlan,
-    }
-}
-
-impl<F, C> Future for FaultyFuture<F>
-where
-    F: Future<Output = Result<C, ConnectError>>,
-    C: Conn,
-{
-    type Output = Result<Faulty<C>, ConnectError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if let Some(refused) = this.refused.take() {
-            return Poll::Ready(Err(refused));
-        }
-        let connect = this.connect.as_pin_mut();
-        let conn = ready!(connect.expect("polled after it was ready").poll(cx))?;
-        Poll::Ready(Ok(Faulty::new(conn, mem::take(this.plan))))
     }
 }
