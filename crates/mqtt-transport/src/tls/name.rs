@@ -7,8 +7,8 @@ use rustls_pki_types::ServerName;
 /// certificates say.
 pub(super) fn parse(name: &str) -> Result<ServerName<'_>, &'static str> {
     let name = name.strip_suffix('.').unwrap_or(name);
-    if name.starts_with('.') {
-        return Err("a host name does not begin with a dot");
+    if name.starts_with('.') || name.ends_with('.') {
+        return Err("no part of a host name is empty");
     }
     ServerName::try_from(name).map_err(|_| "not a host name or an address")
 }
