@@ -12,7 +12,7 @@ use mqtt_proto::{
     DecodeError, Decoder, Event, ProtocolError,
     packet::{ConnAck, Connect},
 };
-use mqtt_transport::{Conn, ConnectDeadline, Connector, Endpoint, WriteDeadline};
+use mqtt_transport::{Conn, ConnectDeadline, Connector, DeadlineHandle, Endpoint, WriteDeadline};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
@@ -36,6 +36,8 @@ pub struct SessionConnector<C = ConnectDeadline<Connector>> {
     connector: C,
     config: Arc<SessionConfig>,
     connect: Arc<Connect>,
+    /// That of all sessions: one is enough, and smaller than one for each.
+    write_deadline: DeadlineHandle,
 }
 
 impl SessionConnector {
@@ -61,9 +63,11 @@ impl<C> SessionConnector<C> {
     /// Dials with this service. `connect_timeout` is then its business.
     pub fn with_connector(connector: C, config: SessionConfig) -> Result<Self, ConfigErrors> {
         let connect = Arc::new(config.connect()?);
+        let config = config.bounded();
         Ok(Self {
             connector,
-            config: Arc::new(config.bounded()),
+            write_deadline: DeadlineHandle::new(config.write_timeout),
+            config: Arc::new(config),
             connect,
         })
     }
@@ -82,7 +86,9 @@ impl<C> SessionConnector<C> {
             client_id,
             ..(*self.config).clone()
         };
-        Self::with_connector(self.connector.clone(), config)
+        let mut other = Self::with_connector(self.connector.clone(), config)?;
+        other.write_deadline = self.write_deadline.clone();
+        Ok(other)
     }
 }
 
@@ -103,7 +109,8 @@ where
             .await
             .map_err(|error| failed(ConnectCause::Dial(error)))?;
         let dialled = connector.call(endpoint.clone());
-        open(dialled, &self.config, &self.connect, &endpoint)
+        let deadline = self.write_deadline.clone();
+        open(dialled, &self.config, &self.connect, &endpoint, deadline)
             .await
             .map_err(failed)
     }
@@ -134,8 +141,9 @@ where
     fn call(&mut self, endpoint: Endpoint) -> ConnectFuture {
         let dialled = self.connector.call(endpoint.clone());
         let (config, connect) = (self.config.clone(), self.connect.clone());
+        let deadline = self.write_deadline.clone();
         ConnectFuture(Box::pin(async move {
-            open(dialled, &config, &connect, &endpoint)
+            open(dialled, &config, &connect, &endpoint, deadline)
                 .await
                 .map_err(|cause| ConnectError { endpoint, cause })
         }))
@@ -166,10 +174,11 @@ async fn open<C: Conn>(
     config: &SessionConfig,
     connect: &Connect,
     endpoint: &Endpoint,
+    write_deadline: DeadlineHandle,
 ) -> Result<Session, ConnectCause> {
     let conn = dialled.await.map_err(ConnectCause::Dial)?;
     let info = conn.info().clone();
-    let mut conn = WriteDeadline::new(conn, config.write_timeout);
+    let mut conn = WriteDeadline::with_handle(conn, write_deadline);
     let mut core = Core::new(config.options());
     let now = Instant::now();
     core.connect(connect.clone(), now.into_std())

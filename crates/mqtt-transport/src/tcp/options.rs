@@ -20,10 +20,10 @@ pub struct TcpOptions {
     /// batched above, and an acknowledgement that waits costs a round trip.
     pub nodelay: bool,
     /// After how long without traffic the kernel begins to ask whether the peer is still there, in
-    /// whole seconds from `1s` to `32767s`, or `never`. Default 60 s: longer than MQTT's own
-    /// keep-alive by default, so that a session in use sends no packet more, while a connection that
-    /// waits in a pool or has no keep-alive is still found dead within two minutes, and a NAT
-    /// between does not forget it.
+    /// whole seconds from `1s` to `32767s`, or `never`. Default `never`: MQTT's own keep-alive finds a
+    /// dead peer sooner, and this costs four system calls a dial. It is for sessions without
+    /// keep-alive and connections that wait undriven; `1m` finds those dead within two minutes, and
+    /// keeps a NAT between from forgetting them.
     pub keepalive: Limit,
     /// How long the kernel waits between two such questions, in whole seconds from `1s` to
     /// `32767s`. Default 15 s.
@@ -62,7 +62,7 @@ impl Default for TcpOptions {
     fn default() -> Self {
         Self {
             nodelay: true,
-            keepalive: Limit::After(Duration::from_secs(60)),
+            keepalive: Limit::Never,
             keepalive_interval: Duration::from_secs(15),
             keepalive_retries: 4,
             user_timeout: Limit::Never,
