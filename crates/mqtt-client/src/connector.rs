@@ -1,9 +1,10 @@
 //! Opening sessions: dial, CONNECT, CONNACK, and the task that drives what comes after.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -176,7 +177,9 @@ async fn open<C: Conn>(
     endpoint: &Endpoint,
     write_deadline: DeadlineHandle,
 ) -> Result<Session, ConnectCause> {
-    let conn = dialled.await.map_err(ConnectCause::Dial)?;
+    // Kept until the session is open: the future of a limit on dials holds its permit so long.
+    let mut dialled = pin!(dialled);
+    let conn = dialled.as_mut().await.map_err(ConnectCause::Dial)?;
     let info = conn.info().clone();
     let mut conn = WriteDeadline::with_handle(conn, write_deadline);
     let mut core = Core::new(config.options());
@@ -185,38 +188,42 @@ async fn open<C: Conn>(
         .map_err(ConnectCause::Options)?;
     let mut decoder = Decoder::new(connect.version, config.max_packet_size);
     let deadline = now + config.connack_timeout;
-    let (connack, input) =
-        tokio::time::timeout_at(deadline, shake_hands(&mut conn, &mut core, &mut decoder))
-            .await
-            .unwrap_or_else(|_| {
-                let error = ProtocolError::ConnAckTimeout {
-                    timeout: config.connack_timeout,
-                };
-                Err(ConnectCause::Protocol(error))
-            })?;
+    let exchanged = tokio::time::timeout_at(deadline, exchange(&mut conn, &mut core, &mut decoder))
+        .await
+        .unwrap_or_else(|_| {
+            let error = ProtocolError::ConnAckTimeout {
+                timeout: config.connack_timeout,
+            };
+            Err(ConnectCause::Protocol(error))
+        });
+    let (connack, input) = match exchanged {
+        Ok(exchanged) => exchanged,
+        Err(cause) => {
+            say_goodbye(&mut conn, &mut core).await;
+            return Err(cause);
+        }
+    };
     tracing::info!(%endpoint, client_id = %connect.client_id, resumed = connack.session_present, "session opened");
     let shared = Arc::new(Shared::new(endpoint.clone(), core));
     tokio::spawn(Driver::new(conn, shared.clone(), decoder, input));
     Ok(Session::new(shared, connack, info, config.quiesce))
 }
 
-/// CONNECT to CONNACK. Returns what came behind the CONNACK too.
-async fn shake_hands<C: Conn>(
-    conn: &mut C,
-    core: &mut Core,
-    decoder: &mut Decoder,
-) -> Result<(ConnAck, Bytes), ConnectCause> {
-    let result = exchange(conn, core, decoder).await;
-    if result.is_err() {
-        // In 5.0 the server is told why, if the connection still takes it [MQTT5 4.13.1].
-        let mut out = core.take_outbound(Default::default());
-        if conn.write_all_buf(&mut out).await.is_ok() {
-            let _ = conn.shutdown().await;
-        }
-    }
-    result
+/// In 5.0 the server is told why, if the connection still takes it [MQTT5 4.13.1]. What has
+/// happened is known already, so this has a time of its own and changes nothing about it.
+async fn say_goodbye<C: Conn>(conn: &mut C, core: &mut Core) {
+    let mut out = core.take_outbound(Default::default());
+    let goodbye = async {
+        conn.write_all_buf(&mut out).await?;
+        conn.shutdown().await
+    };
+    let _ = tokio::time::timeout(GOODBYE, goodbye).await;
 }
 
+/// Enough for a round trip to anywhere.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// CONNECT to CONNACK. Returns what came behind the CONNACK too.
 async fn exchange<C: Conn>(
     conn: &mut C,
     core: &mut Core,

@@ -3,14 +3,22 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use common::{BOTH, config, connector, endpoint, open, publish, report};
 use mqtt_client::{
     ConnectCause, ConnectError, QoS, ReasonCode, SessionConfig, SessionConnector, Version,
     proto::packet::{ConnAck, Packet},
+    transport::{Conn, ConnInfo},
 };
-use mqtt_testkit::ScriptedServer;
+use mqtt_testkit::{ScriptedServer, memory};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tower::ServiceExt;
 
 /// Opens a session with a server that does `script` after CONNECT, and returns the error.
 async fn refused_by<F>(version: Version, script: impl FnOnce(ScriptedServer) -> F) -> ConnectError
@@ -221,4 +229,92 @@ async fn the_longest_times_are_allowed() {
     session.publish(publish(QoS::AtLeastOnce)).await.unwrap();
     session.disconnect().await.unwrap();
     serves.await.unwrap();
+}
+
+/// A connection that takes its time to close.
+#[derive(Debug)]
+struct ClosesSlowly<C> {
+    inner: C,
+    closing: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl<C: Conn> Conn for ClosesSlowly<C> {
+    fn info(&self) -> &ConnInfo {
+        self.inner.info()
+    }
+}
+
+impl<C: Conn> AsyncRead for ClosesSlowly<C> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<C: Conn> AsyncWrite for ClosesSlowly<C> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let closing = self
+            .closing
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_secs(1))));
+        closing.as_mut().poll(cx).map(Ok)
+    }
+}
+
+/// What the server said counts, however late it said so and however long the goodbye takes.
+#[tokio::test(start_paused = true)]
+async fn a_late_refusal_stays_a_refusal() {
+    let (inner, mut listener) = memory();
+    let inner = inner.map_response(|inner| ClosesSlowly {
+        inner,
+        closing: None,
+    });
+    let config = config(Version::V5).with_connack_timeout(Duration::from_secs(5));
+    let connector = SessionConnector::with_connector(inner, config).unwrap();
+    let (outcome, _server) = tokio::join!(connector.connect(endpoint()), async {
+        let mut server = listener.accept().await;
+        tokio::time::sleep(Duration::from_millis(4_900)).await;
+        let mut refusal = ConnAck::accepted();
+        refusal.reason_code = ReasonCode::BAD_USER_NAME_OR_PASSWORD;
+        server.accept_with(refusal).await;
+        server
+    });
+    let error = outcome.unwrap_err();
+    assert!(!error.is_transient(), "{}", report(&error));
+}
+
+/// The permit of a limit on dials is held until the session is open or is not to be.
+#[tokio::test(start_paused = true)]
+async fn a_limit_on_dials_is_a_limit_on_sessions_being_opened() {
+    let (inner, mut listener) = memory();
+    let inner = tower::limit::ConcurrencyLimit::new(inner, 1);
+    let connector = SessionConnector::with_connector(inner, config(Version::V5)).unwrap();
+    let first = tokio::spawn(connector.clone().oneshot(endpoint()));
+    let second = tokio::spawn(connector.oneshot(endpoint()));
+    let mut server = listener.accept().await;
+    let another = tokio::time::timeout(Duration::from_secs(1), listener.accept()).await;
+    assert!(another.is_err(), "one at a time");
+    server.accept_with(ConnAck::accepted()).await;
+    listener
+        .accept()
+        .await
+        .accept_with(ConnAck::accepted())
+        .await;
+    for session in [first, second] {
+        session.await.unwrap().unwrap();
+    }
 }

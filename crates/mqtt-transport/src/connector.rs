@@ -121,12 +121,16 @@ impl Connector {
         Self::default().with_tcp(TcpConnector::new(tcp))
     }
 
-    /// With this for TCP.
+    /// With this for TCP; QUIC resolves names by its resolver, too.
     #[must_use]
     pub fn with_tcp(mut self, tcp: TcpConnector) -> Self {
         #[cfg(feature = "proxy")]
         {
             self.proxy = self.proxy.map(|proxy| proxy.with_inner(tcp.clone()));
+        }
+        #[cfg(feature = "quic")]
+        {
+            self.quic = self.quic.anew();
         }
         self.tcp = tcp;
         self
@@ -218,7 +222,12 @@ impl Connector {
             #[cfg(feature = "quic")]
             Scheme::Quic => {
                 let tls = self.tls.of(&endpoint).await?;
-                Ok(Box::new(self.quic.of(tls).connect(endpoint).await?))
+                Ok(Box::new(
+                    self.quic
+                        .of(tls, self.tcp.resolver())
+                        .connect(endpoint)
+                        .await?,
+                ))
             }
             #[cfg(not(all(unix, feature = "websocket", feature = "quic")))]
             scheme => {

@@ -66,7 +66,7 @@ pub(crate) async fn addresses(
     let (Some(host), Some(port)) = (endpoint.host(), endpoint.port()) else {
         return Err(failed(
             io::ErrorKind::InvalidInput,
-            "TCP needs a host and a port",
+            "it needs a host and a port",
         ));
     };
     if let Ok(address) = host.parse::<IpAddr>() {

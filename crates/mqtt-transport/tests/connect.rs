@@ -186,3 +186,15 @@ async fn a_dial_budget_is_a_stack_of_layers() {
     assert!(first.await.is_err());
     other.ready().await.unwrap();
 }
+
+/// A deadline within another takes nothing from it.
+#[cfg(feature = "websocket")]
+#[tokio::test]
+async fn each_of_two_deadlines_knows_the_phase() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let inner = ConnectDeadline::new(Connector::default(), Duration::from_secs(60));
+    let outer = ConnectDeadline::new(inner, Duration::from_millis(200));
+    let error = outer.oneshot(url.parse().unwrap()).await.unwrap_err();
+    assert_eq!(error.phase(), ConnectPhase::Upgrade);
+}

@@ -566,3 +566,48 @@ async fn the_server_can_open_no_streams() {
     assert!(opened.is_err());
     drop(client);
 }
+
+#[tokio::test]
+async fn a_reader_that_waits_ends_when_this_side_closes() {
+    let server = Server::start();
+    let (client, _far) = server.open(QuicOptions::default()).await;
+    let (mut reader, mut writer) = tokio::io::split(client);
+    let reading = tokio::spawn(async move { reader.read(&mut [0; 4]).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(soon(writer.shutdown()).await);
+    assert_eq!(soon(reading).await.unwrap().unwrap(), 0);
+}
+
+#[test]
+fn times_that_would_overflow_are_refused() {
+    let (never, longest) = (mqtt_transport::Limit::Never, Duration::MAX);
+    let options = QuicOptions::default().with_max_idle_timeout(never);
+    assert!(
+        options
+            .with_keep_alive_interval(longest)
+            .validate()
+            .is_err()
+    );
+    let options = QuicOptions::default().with_max_idle_timeout(longest);
+    assert!(options.validate().is_err());
+}
+
+#[tokio::test]
+async fn names_are_resolved_as_for_tcp() {
+    use mqtt_transport::{Connector, TcpConnector, tls};
+
+    let tcp = TcpConnector::default()
+        .with_resolver(|_: &str, _| async { Err(io::Error::other("by the test")) });
+    let config = tls::TlsConfig::default().with_backend(tls::Backend::Rustls);
+    let roots = tls::TlsMaterial::default().with_roots([identity(&["a"]).certificate.to_vec()]);
+    let source = tls::material_from("test", move || {
+        let roots = roots.clone();
+        async move { Ok(roots) }
+    });
+    let tls = tls::Tls::with_source(config.with_trust(tls::Trust::Own), source).await;
+    let connector = Connector::default().with_tls(tls.unwrap()).with_tcp(tcp);
+    let error = connector.connect("quic://a.test".parse().unwrap()).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.phase(), ConnectPhase::Resolve);
+    assert_eq!(error.io_error().to_string(), "by the test");
+}

@@ -96,6 +96,15 @@ async fn options_are_on_the_socket() {
     }
 }
 
+/// More than the kernel's count of milliseconds would make every dial fail.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_user_timeout_beyond_the_kernels_is_refused() {
+    let days = |days: u32| TcpOptions::default().with_user_timeout(days * 86_400 * SECOND);
+    assert!(days(24).validate().is_ok());
+    assert!(days(25).validate().is_err());
+}
+
 #[test]
 fn options_are_read_from_a_file_and_checked() {
     let options: TcpOptions = toml::from_str(

@@ -577,3 +577,12 @@ async fn mosquitto() {
     // Many frames. No more, since mosquitto 2.0.11 reads 4 KiB of a WebSocket every 100 ms.
     mqtt::converse(conn, 40_000).await;
 }
+
+/// The library makes room for what a frame claims: no configuration lets that be everything.
+#[test]
+fn no_message_may_be_larger_than_the_protocol_allows() {
+    let largest = 256 * 1024 * 1024 + 64 * 1024;
+    let options = |bytes| WebSocketOptions::default().with_max_message_size(bytes);
+    assert!(options(largest).validate().is_ok());
+    assert!(options(largest + 1).validate().is_err());
+}

@@ -77,7 +77,7 @@ impl DeadlineConfig {
         errors.into_result()
     }
 
-    /// [`validate`](Self::validate) as part of the configuration at `path`, empty for none.
+    /// [`validate`](Self::validate) as part of the configuration at `path`.
     pub(crate) fn check(&self, path: &str, errors: &mut ConfigErrors) {
         let limits = [
             ("connect", self.connect),

@@ -19,7 +19,8 @@ pin_project! {
     /// [`DeadlineExceeded`](super::DeadlineExceeded).
     ///
     /// Flushing and closing count as writing. The time is renewed with every byte that is taken:
-    /// a slow peer is served for as long as it makes progress.
+    /// a slow peer is served for as long as it makes progress. A write whose future was dropped
+    /// while it waited counts as waiting until a write is ready.
     #[derive(Debug)]
     pub struct WriteDeadline<C> {
         #[pin]

@@ -91,7 +91,7 @@ impl ProxyConfig {
     }
 
     /// [`validate`](Self::validate) as part of a larger configuration, in which the options are
-    /// found under `path`: empty, or with a dot at its end.
+    /// found under `path`.
     pub(crate) fn check(&self, path: &str, errors: &mut ConfigErrors) {
         let name = |option: &str| format!("{path}.{option}");
         match (&self.user_name, &self.password) {

@@ -8,7 +8,7 @@
 use std::{
     fmt, io, mem,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -41,6 +41,8 @@ pub struct QuicConn {
     state: State,
     info: ConnInfo,
     close_timeout: Duration,
+    /// Who waits for something to read, to be told when this side closes.
+    reader: Option<Waker>,
 }
 
 enum State {
@@ -62,6 +64,7 @@ impl QuicConn {
             state: State::Open(link),
             info,
             close_timeout,
+            reader: None,
         }
     }
 
@@ -71,6 +74,9 @@ impl QuicConn {
             State::Open(link) => State::Closing(Box::pin(close(link, self.close_timeout))),
             state @ (State::Closing(_) | State::Closed) => state,
         };
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
     }
 }
 
@@ -163,7 +169,11 @@ impl AsyncRead for QuicConn {
         let State::Open(link) = &mut self.state else {
             return Poll::Ready(Ok(()));
         };
-        Poll::Ready(match ready!(link.recv.poll_read_buf(cx, buf)) {
+        let Poll::Ready(read) = link.recv.poll_read_buf(cx, buf) else {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        Poll::Ready(match read {
             Ok(()) => Ok(()),
             Err(ReadError::ConnectionLost(error)) if is_end(&error) => Ok(()),
             Err(ReadError::ConnectionLost(error)) => Err(Failure::from(error).source),

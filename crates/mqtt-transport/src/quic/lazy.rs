@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{QuicConnector, QuicOptions};
-use crate::{ConfigErrors, tls::Tls};
+use crate::{ConfigErrors, resolve::Resolve, tls::Tls};
 
 /// Options that were checked, and the connector made of them.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +21,7 @@ impl LazyQuic {
         })
     }
 
-    /// With the same options, for another TLS.
+    /// With the same options, for another TLS or resolver.
     pub(crate) fn anew(&self) -> Self {
         Self {
             options: self.options.clone(),
@@ -29,9 +29,10 @@ impl LazyQuic {
         }
     }
 
-    /// The connector for this TLS, which is the same each time.
-    pub(crate) fn of(&self, tls: &Tls) -> &QuicConnector {
-        self.connector
-            .get_or_init(|| QuicConnector::with_checked(self.options.clone(), tls.clone()))
+    /// The connector for this TLS and this resolver, which are the same each time.
+    pub(crate) fn of(&self, tls: &Tls, resolver: &Arc<dyn Resolve>) -> &QuicConnector {
+        self.connector.get_or_init(|| {
+            QuicConnector::with_checked(self.options.clone(), resolver.clone(), tls.clone())
+        })
     }
 }

@@ -29,7 +29,8 @@ pub use options::QuicOptions;
 
 use crate::{
     Address, ConfigErrors, ConnInfo, ConnKind, ConnectError, ConnectPhase, Endpoint,
-    progress::in_phase,
+    happy_eyeballs::interleave,
+    resolve::{Resolve, SystemResolver, addresses},
     tls::{Backend, Generation, Tls, TlsInfo, TlsVersion},
 };
 use conn::Link;
@@ -70,6 +71,7 @@ struct Shared {
     options: QuicOptions,
     transport: Arc<TransportConfig>,
     tls: Box<TlsSource>,
+    resolver: Arc<dyn Resolve>,
     /// The last configuration, so that only a new one is checked and prepared.
     prepared: Mutex<Option<Prepared>>,
     /// Made when first needed, since they need a runtime.
@@ -108,14 +110,18 @@ impl QuicConnector {
         + 'static,
     ) -> Result<Self, ConfigErrors> {
         options.validate()?;
-        Ok(Self::with_source(options, move || {
-            let (config, server_name) = tls()?;
-            Ok(QuicTls {
-                config,
-                server_name,
-                generation: None,
-            })
-        }))
+        Ok(Self::with_source(
+            options,
+            Arc::new(SystemResolver),
+            move || {
+                let (config, server_name) = tls()?;
+                Ok(QuicTls {
+                    config,
+                    server_name,
+                    generation: None,
+                })
+            },
+        ))
     }
 
     /// With these options and this TLS, whose backend must be rustls; an attempt is refused
@@ -126,11 +132,11 @@ impl QuicConnector {
     /// What [`QuicOptions::validate`] finds.
     pub fn new(options: QuicOptions, tls: Tls) -> Result<Self, ConfigErrors> {
         options.validate()?;
-        Ok(Self::with_checked(options, tls))
+        Ok(Self::with_checked(options, Arc::new(SystemResolver), tls))
     }
 
-    fn with_checked(options: QuicOptions, tls: Tls) -> Self {
-        Self::with_source(options, move || {
+    fn with_checked(options: QuicOptions, resolver: Arc<dyn Resolve>, tls: Tls) -> Self {
+        Self::with_source(options, resolver, move || {
             let (config, generation) = tls.rustls_config().ok_or_else(|| {
                 let reason = "QUIC needs rustls: set tls.backend to rustls";
                 io::Error::new(io::ErrorKind::Unsupported, reason)
@@ -145,12 +151,14 @@ impl QuicConnector {
 
     fn with_source(
         options: QuicOptions,
+        resolver: Arc<dyn Resolve>,
         tls: impl Fn() -> io::Result<QuicTls> + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Shared {
             transport: Arc::new(options.to_transport()),
             options,
             tls: Box::new(tls),
+            resolver,
             prepared: Mutex::default(),
             v4: Mutex::default(),
             v6: Mutex::default(),
@@ -164,8 +172,7 @@ impl QuicConnector {
     /// Of phase [`Tls`](ConnectPhase::Tls) if the handshake failed for a reason of TLS: another
     /// attempt cannot help. With several addresses, the error tells of each.
     pub async fn connect(&self, endpoint: Endpoint) -> Result<QuicConn, ConnectError> {
-        let at = |Failure { phase, source }| ConnectError::new(phase, &endpoint, source);
-        let way = self.0.resolve(&endpoint).await.map_err(at)?;
+        let way = self.0.resolve(&endpoint).await?;
         self.0.first_of(way, &endpoint).await
     }
 }
@@ -194,25 +201,16 @@ struct Way {
 }
 
 impl Shared {
-    async fn resolve(&self, endpoint: &Endpoint) -> Result<Way, Failure> {
-        let (Some(host), Some(port)) = (endpoint.host(), endpoint.port()) else {
-            let reason = "QUIC needs a host and a port";
-            let kind = io::ErrorKind::InvalidInput;
-            return Err(Failure::new(ConnectPhase::Dial, kind, reason));
-        };
-        let tls = (self.tls)().map_err(|source| Failure {
-            phase: ConnectPhase::Tls,
-            source,
-        })?;
-        let config = self.prepare(tls.config)?;
-        let addresses = in_phase(ConnectPhase::Resolve, tokio::net::lookup_host((host, port)))
-            .await
-            .map_err(|source| Failure {
-                phase: ConnectPhase::Resolve,
-                source,
-            })?;
+    async fn resolve(&self, endpoint: &Endpoint) -> Result<Way, ConnectError> {
+        let tls = (self.tls)()
+            .map_err(|source| ConnectError::new(ConnectPhase::Tls, endpoint, source))?;
+        let config = self
+            .prepare(tls.config)
+            .map_err(|Failure { phase, source }| ConnectError::new(phase, endpoint, source))?;
+        let found = addresses(&*self.resolver, endpoint).await?;
+        let host = endpoint.host().unwrap_or_default();
         Ok(Way {
-            addresses: addresses.take(MAX_ADDRESSES).collect(),
+            addresses: interleave(&found, MAX_ADDRESSES),
             config,
             server_name: tls.server_name.unwrap_or_else(|| host.to_owned()),
             generation: tls.generation,

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ConfigErrors, Limit};
 
+/// No path is kept open by less; and the library adds it to the time of the clock.
+const MAX_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
 /// Options of QUIC connections.
 ///
 /// [`validate`](Self::validate) says what is wrong with them, all of it at once.
@@ -146,21 +149,28 @@ impl QuicOptions {
             );
         }
         let (interval, idle) = (self.keep_alive_interval, self.max_idle_timeout);
-        if interval == Limit::After(Duration::ZERO) {
+        if interval
+            .duration()
+            .is_some_and(|interval| interval.is_zero() || interval > MAX_INTERVAL)
+        {
             errors.push(
                 format!("{path}.keep_alive_interval"),
                 interval,
-                "must be above zero",
+                "must be above zero, and at most 1h",
                 "write \"never\" to switch it off",
             );
         }
         match (interval.duration(), idle.duration()) {
-            (_, Some(idle_time)) if idle_timeout(idle_time).is_none() => errors.push(
-                format!("{path}.max_idle_timeout"),
-                idle,
-                "must be at least 1ms and fit the protocol's 62 bits of milliseconds",
-                "write \"never\" to switch it off",
-            ),
+            (_, Some(idle_time))
+                if idle_timeout(idle_time).is_none() || idle_time > 24 * MAX_INTERVAL =>
+            {
+                errors.push(
+                    format!("{path}.max_idle_timeout"),
+                    idle,
+                    "must be from 1ms to 1d",
+                    "write \"never\" to switch it off",
+                );
+            }
             (Some(interval), Some(idle_time)) if interval.saturating_mul(2) > idle_time => {
                 errors.push(
                     format!("{path}.max_idle_timeout"),

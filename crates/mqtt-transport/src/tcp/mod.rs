@@ -55,6 +55,11 @@ impl TcpConnector {
         self
     }
 
+    #[cfg(feature = "quic")]
+    pub(crate) fn resolver(&self) -> &Arc<dyn Resolve> {
+        &self.resolver
+    }
+
     /// Connects.
     ///
     /// # Errors
@@ -88,7 +93,10 @@ impl TcpConnector {
             })?;
         }
         let stream = socket.connect(address).await?;
-        let local = Address::Socket(stream.local_addr()?);
+        // A peer that resets at once may take it away; that shows when the connection is used.
+        let local = stream
+            .local_addr()
+            .map_or(Address::Unnamed, Address::Socket);
         let info = ConnInfo::new(ConnKind::Tcp, local, Address::Socket(address));
         let conn = StreamConn::new(stream, info);
         #[cfg(target_os = "linux")]

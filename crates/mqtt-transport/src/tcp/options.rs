@@ -34,7 +34,7 @@ pub struct TcpOptions {
     pub keepalive_retries: u32,
     /// How long sent data may stay unacknowledged by the peer's kernel before the connection fails
     /// (`TCP_USER_TIMEOUT`), or `never` for the system's rule, which is about a quarter of an hour on
-    /// Linux. At least `1s`; Linux alone has it. Default `never`: MQTT's keep-alive notices a dead
+    /// Linux. From `1s` to `24d`; Linux alone has it. Default `never`: MQTT's keep-alive notices a dead
     /// peer while publishing too, and this would take the place of `keepalive_retries`.
     pub user_timeout: Limit,
     /// The size of the kernel's send buffer in bytes, at least 1; `None` lets the system adapt it to
@@ -158,7 +158,7 @@ impl TcpOptions {
     }
 
     /// [`validate`](Self::validate) as part of a larger configuration, in which the options are
-    /// found under `path`: empty, or with a dot at its end.
+    /// found under `path`.
     pub(crate) fn check(&self, path: &str, errors: &mut ConfigErrors) {
         let name = |option: &str| format!("{path}.{option}");
         let keepalive_times = Duration::from_secs(1)..=Duration::from_secs(32_767);
@@ -196,11 +196,11 @@ impl TcpOptions {
                     "is not known to this system",
                     "write never and rely on MQTT's keep-alive",
                 );
-            } else if timeout < Duration::from_secs(1) {
+            } else if !USER_TIMEOUTS.contains(&timeout) {
                 errors.push(
                     name("user_timeout"),
                     self.user_timeout,
-                    "must be at least 1s",
+                    "must be from 1s to 24d",
                     "write never for the system's rule",
                 );
             }
@@ -274,6 +274,10 @@ impl TcpOptions {
         Ok(())
     }
 }
+
+/// What fits the kernel's count of milliseconds.
+const USER_TIMEOUTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 24 * 60 * 60);
 
 const HAS_USER_TIMEOUT: bool = cfg!(any(target_os = "android", target_os = "linux"));
 

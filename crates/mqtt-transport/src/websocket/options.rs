@@ -8,6 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ConfigErrors;
 
+/// The largest packet of MQTT and company. The library makes room for the length that a frame claims
+/// before it has come.
+const MAX_MESSAGE: usize = 256 * 1024 * 1024 + 64 * 1024;
+
 /// Options of WebSocket connections.
 ///
 /// [`validate`](Self::validate) says what is wrong with them, all of it at once.
@@ -132,8 +136,8 @@ impl WebSocketOptions {
         check_size(
             "max_message_size",
             self.max_message_size,
-            1024..=usize::MAX,
-            "must be at least 1024 bytes",
+            1024..=MAX_MESSAGE,
+            "must be from 1 KiB to 256 MiB and 64 KiB",
         );
         check_size(
             "max_write_size",
