@@ -56,7 +56,7 @@ impl FaultPlan {
         plan
     }
 
-    /// Dialling fails with this error and the connection is given up. Only a [`FaultyConnector`]
+    /// Dialling fails with this error and the connection is given up. Only a [`FaultyConnector`](super::FaultyConnector)
     /// does this.
     #[must_use]
     pub fn fail_dial(mut self, kind: io::ErrorKind) -> Self {
