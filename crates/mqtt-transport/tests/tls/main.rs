@@ -13,6 +13,7 @@ mod configuring;
 mod enduring;
 mod environment;
 mod handshaking;
+#[cfg(all(feature = "encrypted-keys", feature = "pkcs12"))]
 mod material;
 mod migrating;
 mod mosquitto;
