@@ -57,6 +57,7 @@
 
 mod config;
 mod connect;
+mod endpoint;
 mod error;
 mod lease;
 mod maintainer;
@@ -67,12 +68,13 @@ mod slots;
 mod state;
 mod status;
 
-pub use config::PoolConfig;
+pub use config::{BackoffConfig, OnUnavailable, PoolConfig};
 pub use connect::{Connect, ConnectContext, Pooled};
+pub use endpoint::WeightedEndpoint;
 pub use error::{AcquireError, Phase};
 pub use lease::Lease;
 pub use pool::Pool;
 pub use status::Status;
 
 #[doc(no_inline)]
-pub use mqtt_transport::{ConfigError, ConfigErrors, Limit, ParseLimitError};
+pub use mqtt_transport::{ConfigError, ConfigErrors, Endpoint, Limit, ParseLimitError};

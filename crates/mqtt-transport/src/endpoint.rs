@@ -2,6 +2,7 @@
 
 use std::{fmt, net::Ipv6Addr, path::Path, str::FromStr, sync::Arc};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
 /// The way to a server, as the scheme of its URL says.
@@ -344,6 +345,21 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// As its URL.
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -573,6 +589,23 @@ mod tests {
             }
         }
         assert!(taken > 1_000, "only {taken}");
+    }
+
+    #[test]
+    fn it_is_text_in_configuration() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Options {
+            server: Endpoint,
+        }
+        let options: Options = toml::from_str("server = 'ssl://A.Example'").unwrap();
+        assert_eq!(options.server, "mqtts://a.example:8883".parse().unwrap());
+        let written = toml::to_string(&options).unwrap();
+        assert_eq!(written, "server = \"mqtts://a.example:8883\"\n");
+        assert_eq!(toml::from_str(&written), Ok(options));
+
+        let error = toml::from_str::<Options>("server = 'mqtt://a:0'").unwrap_err();
+        assert!(error.to_string().contains("port 0 cannot"), "{error}");
+        assert!(toml::from_str::<Options>("server = 1883").is_err());
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod config;
 mod conn;
 mod connector;
 mod deadline;
+pub mod duration_text;
 mod endpoint;
 mod error;
 #[cfg(feature = "test-util")]

@@ -33,6 +33,7 @@ async fn use_does_not_prolong_a_lifetime() {
     let pool = server.pool(|config| {
         config
             .with_max_lifetime(seconds(2))
+            .with_connect_timeout(seconds(1))
             .with_lifetime_jitter(0.0)
     });
     let begin = Instant::now();

@@ -3,7 +3,6 @@
 
 mod errors;
 mod limit;
-pub(crate) mod text;
 
 pub use errors::{ConfigError, ConfigErrors};
 pub use limit::{Limit, ParseLimitError};

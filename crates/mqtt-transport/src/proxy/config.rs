@@ -25,7 +25,7 @@ pub struct ProxyConfig {
     /// is there; it dials the server within. At least `1ms`. Default 10 s: longer than a dial takes,
     /// shorter than a person waits. Dialling the proxy itself is not part of it: a
     /// [`ConnectDeadline`](crate::ConnectDeadline) bounds all of it.
-    #[serde(default = "default_timeout", with = "crate::config::text")]
+    #[serde(default = "default_timeout", with = "crate::duration_text")]
     pub timeout: Duration,
     /// Hosts that are reached without the proxy: a name or address as it stands in the endpoint, or
     /// with a dot before it (`.example.com`) all names that end so. Default empty.

@@ -22,7 +22,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(60 * 60);
 pub struct QuicOptions {
     /// How long one address of the server may take for the handshake, above zero. Default 5 s:
     /// enough for a first packet that was lost, whose next tries leave after 1 and 3 s.
-    #[serde(with = "crate::config::text")]
+    #[serde(with = "crate::duration_text")]
     pub handshake_timeout: Duration,
     /// How often a connection on which nothing comes in says that it is there. Default 15 s: many
     /// routers forget a UDP path after 30 s of silence, and one packet may be lost (RFC 9308 3.2).
@@ -34,7 +34,7 @@ pub struct QuicOptions {
     pub max_idle_timeout: Limit,
     /// How long closing may take until the server has taken what was written. Default 1 s: a round
     /// trip, and one more if a packet was lost.
-    #[serde(with = "crate::config::text")]
+    #[serde(with = "crate::duration_text")]
     pub close_timeout: Duration,
     /// The most that is received and not yet read, in bytes, at least 1 KiB. Default 1,250,000:
     /// what 100 Mbit/s bring in the 100 ms of a long round trip.

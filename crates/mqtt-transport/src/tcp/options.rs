@@ -27,7 +27,7 @@ pub struct TcpOptions {
     pub keepalive: Limit,
     /// How long the kernel waits between two such questions, in whole seconds from `1s` to
     /// `32767s`. Default 15 s.
-    #[serde(with = "crate::config::text")]
+    #[serde(with = "crate::duration_text")]
     pub keepalive_interval: Duration,
     /// How many questions in a row may stay without an answer, from 1 to 127. Default 4, which gives
     /// a dead peer up after two minutes.
@@ -51,7 +51,7 @@ pub struct TcpOptions {
     pub source_addresses: Vec<IpAddr>,
     /// How long an attempt at one address of a server is alone before the next address is tried
     /// beside it, from 10 ms to 2 s. Default 250 ms (RFC 8305, section 8).
-    #[serde(with = "crate::config::text")]
+    #[serde(with = "crate::duration_text")]
     pub attempt_delay: Duration,
     /// How many addresses of a server are tried at most, from 1 to 64. Default 8: with the families
     /// in turn, who is not reached by then is away.

@@ -59,7 +59,7 @@ pub struct TlsConfig {
     /// default: rustls does, native-tls never.
     pub resumption: Resumption,
     /// How long a handshake may take. Default 5 s. The connect deadline around it counts as well.
-    #[serde(with = "crate::config::text")]
+    #[serde(with = "crate::duration_text")]
     pub handshake_timeout: Duration,
     /// When files, variables and lists are read again.
     pub reload: Reloading,
@@ -278,7 +278,7 @@ pub struct Reloading {
     /// list would end. The system's own roots are read only together with a change of the rest.
     pub interval: Limit,
     /// How long a source may take. Default 30 s: three places of a list that do not answer.
-    #[serde(with = "crate::config::text")]
+    #[serde(with = "crate::duration_text")]
     pub timeout: Duration,
     /// By how large a part of it each look may come earlier, at random, so that a fleet does not
     /// read its secret store in step. 0 to 1, default 0.1.

@@ -28,7 +28,7 @@ pub struct WebSocketOptions {
     pub headers: Vec<WebSocketHeader>,
     /// How long the server may take to turn the connection into a WebSocket, above zero. Default
     /// 5 s: one round trip and what a busy proxy adds.
-    #[serde(with = "crate::config::text")]
+    #[serde(with = "crate::duration_text")]
     pub handshake_timeout: Duration,
     /// The largest message taken from the server, in bytes, at least 1 KiB; a larger one ends the
     /// connection. Default 1 MiB and 64 KiB: an MQTT packet of the 1 MiB that a client takes by
@@ -44,7 +44,7 @@ pub struct WebSocketOptions {
     pub read_buffer_size: usize,
     /// How long closing may take until the server has taken what is left to write. Default 1 s: it
     /// only waits for a server that does not read.
-    #[serde(with = "crate::config::text")]
+    #[serde(with = "crate::duration_text")]
     pub close_timeout: Duration,
 }
 
