@@ -1,6 +1,15 @@
 //! What a pool needs to know of its members: how to make, judge and close one.
 
-use std::{error::Error, future::Future};
+use std::{
+    error::Error,
+    fmt,
+    future::{Future, ready},
+    sync::{Arc, Weak},
+};
+
+use mqtt_transport::Endpoint;
+
+use crate::{WeightedEndpoint, state::State};
 
 /// Makes the members of a pool.
 pub trait Connect: Send + Sync + 'static {
@@ -11,12 +20,29 @@ pub trait Connect: Send + Sync + 'static {
 
     /// Makes a new member.
     ///
-    /// The future is dropped when `connect_timeout` or the caller's `acquire_timeout` has passed,
-    /// when the caller gives up, and when the pool is closed; nothing may be left behind then.
+    /// It runs in a task of its own, for whichever caller is the first to wait when it is there.
+    /// The future is dropped when `connect_timeout` has passed and when the pool is closed; nothing
+    /// may be left behind then. A panic counts as a failure.
     fn connect(
         &self,
         context: ConnectContext,
     ) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
+
+    /// Whether another attempt at the same endpoint may succeed with nothing changed on this side;
+    /// by default it may.
+    ///
+    /// If not, as with credentials that are refused, the pool stops to dial the endpoint for
+    /// `retry_refused_after`, and callers for whom there is no other are told at once.
+    fn is_transient(&self, error: &Self::Error) -> bool {
+        let _ = error;
+        true
+    }
+
+    /// The servers that members may be connected to, asked once, when the pool is made. By default
+    /// there is one, which has no name here.
+    fn endpoints(&self) -> &[WeightedEndpoint] {
+        &[]
+    }
 }
 
 /// A member of a pool: a dialled connection, a connected session, or anything like them.
@@ -28,10 +54,34 @@ pub trait Pooled: Send + 'static {
     /// `false`.
     fn is_usable(&self) -> bool;
 
+    /// Whether it became unusable by the server's or the network's doing, asked when it is not
+    /// usable. By default it did.
+    ///
+    /// The pool backs off from an endpoint whose connections fail soon after they are made. Answer
+    /// `false` for what its holder has ended.
+    fn has_failed(&self) -> bool {
+        true
+    }
+
+    /// Asks the peer whether it is still there, before a member that has lain idle for
+    /// `check_after` is handed out. By default it is.
+    ///
+    /// The future is dropped, and the member with it, when `check_timeout` or the caller's deadline
+    /// has passed.
+    fn check(&mut self) -> impl Future<Output = bool> + Send {
+        ready(true)
+    }
+
+    /// How much work is in flight on it, beside the handles that are held; 0 by default. Shared
+    /// handles go to members that have less of it. Read a counter: it is asked at every pick.
+    fn load(&self) -> usize {
+        0
+    }
+
     /// Says goodbye to the peer.
     ///
     /// The future is dropped when `close_timeout` has passed. It runs in a task of its own, or not
-    /// at all if there is no runtime: what must happen in any case belongs in `Drop`.
+    /// at all if the runtime is gone: what must happen in any case belongs in `Drop`.
     fn close(self) -> impl Future<Output = ()> + Send;
 }
 
@@ -40,6 +90,8 @@ pub trait Pooled: Send + 'static {
 #[non_exhaustive]
 pub struct ConnectContext {
     pub(crate) slot: u32,
+    pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) notice: DeathNotice,
 }
 
 impl ConnectContext {
@@ -47,9 +99,46 @@ impl ConnectContext {
     ///
     /// The member keeps it until it is closed or dropped. Names that a server takes as an identity
     /// derive from it: an MQTT server ends the session whose client identifier comes a second
-    /// time. As a member that is still closing keeps its slot while its successor is connected,
+    /// time. As a dead member keeps its slot while it is closed and its successor is connected,
     /// slots can reach a little above `max_size`.
     pub fn slot(&self) -> u32 {
         self.slot
+    }
+
+    /// The endpoint to connect to, one of [`Connect::endpoints`]; `None` if that names none.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.endpoint.as_ref()
+    }
+
+    /// By which the member can tell the pool that it is no longer usable.
+    pub fn death_notice(&self) -> DeathNotice {
+        self.notice.clone()
+    }
+}
+
+/// Tells a pool that a member has died, so that it is replaced at once and not when somebody
+/// wants it or the next sweep comes.
+///
+/// Whoever drives the connection keeps it. It holds nothing of the pool.
+#[derive(Clone)]
+pub struct DeathNotice(Weak<State>);
+
+impl DeathNotice {
+    pub(crate) fn new(state: &Arc<State>) -> Self {
+        Self(Arc::downgrade(state))
+    }
+
+    /// Has the pool look at its idle members, where it finds the one that is
+    /// [not usable](Pooled::is_usable). Never waits.
+    pub fn send(&self) {
+        if let Some(state) = self.0.upgrade() {
+            state.on_death();
+        }
+    }
+}
+
+impl fmt::Debug for DeathNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DeathNotice")
     }
 }

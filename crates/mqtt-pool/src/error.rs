@@ -2,14 +2,15 @@
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use crate::Status;
 
-/// Why [`Pool::get`](crate::Pool::get) gave no lease. `E` is the error of
-/// [`Connect`](crate::Connect).
+/// Why there is no lease. `E` is the error of [`Connect`](crate::Connect).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AcquireError<E> {
-    /// Time is up: `acquire_timeout` for the call, or `connect_timeout` for its connection.
+    /// Time is up.
     #[non_exhaustive]
     Timeout {
         /// How long the call took.
@@ -18,24 +19,44 @@ pub enum AcquireError<E> {
         phase: Phase,
         /// The pool at the end; the call itself is no longer counted as waiting.
         status: Status,
-        /// Why the last connection of the pool failed, if none has succeeded since.
-        last_connect_error: Option<Arc<E>>,
+        /// Why the last dial of the pool failed, if none has succeeded since.
+        last_dial_error: Option<Arc<DialError<E>>>,
     },
-    /// A new connection was needed, and failed.
-    Connect(Arc<E>),
+    /// Dialling fails, and callers are not to wait: the servers refuse for good, or `on_unavailable`
+    /// says so.
+    #[non_exhaustive]
+    Unavailable {
+        /// Why the last dial of the pool failed.
+        last_dial_error: Option<Arc<DialError<E>>>,
+        /// When the pool dials again; `None`: not before it is [cleared](crate::Pool::clear).
+        retry_at: Option<Instant>,
+        /// The pool at the end.
+        status: Status,
+    },
     /// The pool is closed.
     Closed,
 }
 
-/// What a call of [`Pool::get`](crate::Pool::get) is doing.
+/// What a caller is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
-    /// It waits for a member to be returned, because all there may be are leased or being
-    /// connected.
+    /// A member to be returned, because all there may be are leased or being connected.
     Queue,
-    /// It connects a new member.
+    /// A new member, or one that is returned before; or the check of an old one.
     Connect,
+}
+
+/// Why a dial of a pool has failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DialError<E> {
+    /// [`Connect::connect`](crate::Connect::connect) says so.
+    Connect(E),
+    /// It took longer than `connect_timeout`, which is given.
+    TimedOut(Duration),
+    /// It panicked.
+    Panicked,
 }
 
 impl<E> fmt::Display for AcquireError<E> {
@@ -53,7 +74,19 @@ impl<E> fmt::Display for AcquireError<E> {
                 };
                 write!(f, "timed out after {waited:.3?} {doing} ({status})")
             }
-            Self::Connect(_) => f.write_str("connecting failed"),
+            Self::Unavailable {
+                retry_at: Some(at),
+                status,
+                ..
+            } => {
+                let left = at.saturating_duration_since(Instant::now());
+                write!(f, "connecting fails, next attempt in {left:.1?} ({status})")
+            }
+            Self::Unavailable {
+                retry_at: None,
+                status,
+                ..
+            } => write!(f, "connecting fails, no further attempt is made ({status})"),
             Self::Closed => f.write_str("the pool is closed"),
         }
     }
@@ -63,13 +96,34 @@ impl<E: Error + 'static> Error for AcquireError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Timeout {
-                last_connect_error, ..
-            } => last_connect_error.as_deref().map(|error| {
+                last_dial_error, ..
+            }
+            | Self::Unavailable {
+                last_dial_error, ..
+            } => last_dial_error.as_deref().map(|error| {
                 let error: &(dyn Error + 'static) = error;
                 error
             }),
-            Self::Connect(error) => Some(&**error),
             Self::Closed => None,
+        }
+    }
+}
+
+impl<E> fmt::Display for DialError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(_) => f.write_str("connecting failed"),
+            Self::TimedOut(after) => write!(f, "connecting took longer than {after:?}"),
+            Self::Panicked => f.write_str("connecting panicked"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for DialError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Connect(error) => Some(error),
+            Self::TimedOut(_) | Self::Panicked => None,
         }
     }
 }

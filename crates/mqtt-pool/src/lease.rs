@@ -3,23 +3,27 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    panic::Location,
     sync::Arc,
 };
 
 use deadpool::managed::Object;
+use tokio::time::Instant;
 
 use crate::{
     Connect,
     manager::Manager,
-    member::Member,
-    state::{Counted, State},
+    member::{Member, Source},
+    state::State,
+    totals::Reason,
 };
 
 /// A member of a [`Pool`](crate::Pool), leased until this is dropped.
 ///
-/// On drop the member goes back, to be the next that is leased. It is closed in the background
-/// instead if it is unusable or has reached its lifetime, if there are `max_idle` already, or if
-/// the pool is closed or gone. That needs a current tokio runtime; without one it is dropped.
+/// On drop the member goes back, to be the next that is leased; or to the caller who waits for
+/// longest, also if that one has been promised a dial. It is closed in the background instead if it
+/// is unusable, has reached its lifetime or is of a generation that is retired, if there are
+/// `max_idle` already, and if the pool is closed or gone.
 ///
 /// That its holder panics makes no difference; a connection that is then in the middle of
 /// something has to say so through [`is_usable`](crate::Pooled::is_usable).
@@ -27,14 +31,25 @@ use crate::{
 pub struct Lease<C: Connect> {
     /// There until the lease ends.
     object: Option<Object<Manager<C>>>,
-    in_use: Option<Counted>,
+    state: Arc<State>,
+    /// Its number where leases are watched.
+    watched: Option<u64>,
 }
 
 impl<C: Connect> Lease<C> {
-    pub(crate) fn new(object: Object<Manager<C>>, state: &Arc<State>) -> Self {
+    pub(crate) fn new(
+        object: Object<Manager<C>>,
+        state: &Arc<State>,
+        leased_at: &'static Location<'static>,
+    ) -> Self {
+        state.in_use.add();
         Self {
+            watched: state
+                .leaks
+                .as_ref()
+                .map(|leaks| leaks.begin(object.slot(), leased_at)),
             object: Some(object),
-            in_use: Some(state.in_use.count()),
+            state: state.clone(),
         }
     }
 
@@ -47,34 +62,61 @@ impl<C: Connect> Lease<C> {
     ///
     /// The pool's limits, of number, age and closing, no longer apply to it.
     pub fn detach(mut self) -> C::Connection {
-        self.take()
+        self.end()
+            .map(Object::take)
             .and_then(Member::into_connection)
             .expect("a lease holds its connection until it ends")
     }
 
-    /// Closes the member in the background instead of giving it back.
+    /// Closes the member in the background instead of giving it back: for what its next holder
+    /// could not work with, as a session with subscriptions of its own.
     pub fn discard(mut self) {
-        drop(self.take());
+        if let Some(object) = self.end() {
+            Object::take(object).retire(Reason::Discarded);
+        }
     }
 
-    /// Takes the member out of the pool.
-    fn take(&mut self) -> Option<Member<C::Connection>> {
-        self.in_use = None;
-        self.object.take().map(Object::take)
+    /// The slot of the member; see [`ConnectContext::slot`](crate::ConnectContext::slot).
+    pub fn slot(&self) -> u32 {
+        self.object
+            .as_ref()
+            .map_or(u32::MAX, |object| object.slot())
+    }
+
+    /// The end of the lease, on the books: what is left of it.
+    fn end(&mut self) -> Option<Object<Manager<C>>> {
+        let object = self.object.take()?;
+        // First, so that a member is never counted as both leased and idle.
+        self.state.in_use.remove();
+        if let (Some(leaks), Some(number)) = (&self.state.leaks, self.watched.take()) {
+            leaks.end(number);
+        }
+        Some(object)
     }
 }
 
 impl<C: Connect> Drop for Lease<C> {
     fn drop(&mut self) {
-        // First, so that a member is never counted as both leased and idle.
-        self.in_use = None;
-        let Some(mut object) = self.object.take() else {
+        let Some(mut object) = self.end() else {
             return;
         };
-        if object.park() {
-            drop(object);
+        let state = &self.state;
+        if state.expecting.value() > 0
+            && !state.is_above_max_size()
+            && object.fit_to_return(Instant::now()).is_ok()
+            && let Some(pool) = Object::pool(&object)
+        {
+            let mut member = Object::take(object);
+            member.source = Source::Handover;
+            pool.manager().handover.hand(member);
         } else {
-            drop(Object::take(object));
+            match object.park() {
+                Ok(()) => drop(object),
+                Err(reason) => Object::take(object).retire(reason),
+            }
+        }
+        if state.is_closed() {
+            state.on_change();
         }
     }
 }

@@ -52,29 +52,56 @@
 //! leaves the pool is closed in a task of its own, bounded by `close_timeout`, and a call that
 //! fails or is dropped gives back its place and its slot.
 //!
+//! - **Dials are the pool's, not the caller's.** At most `max_connecting` run at once; a caller that
+//!   gives up leaves its dial to the next; a member that is returned goes to the caller that waits for
+//!   longest, also if that one was waiting for a dial. So a herd of callers is not a herd of handshakes.
+//! - **A server that refuses is left in peace.** Each endpoint has one backoff with full jitter, and
+//!   only a stable period resets it. A refusal that another attempt will not mend stops the dialling
+//!   and is told to the callers at once.
+//! - **The server never sees more than `max_size`.** What is being connected counts, and what is
+//!   saying goodbye.
+//! - **Members are young and few.** Idle time counts from the return, lifetimes are drawn once and only
+//!   early, `min_idle` are kept warm, generations are [retired](Pool::retire).
+//!
 //! Leasing an idle member does no I/O and arms no timer. All times are tokio's, so that tests can
 //! pause them.
 
+mod backoff;
+mod budget;
 mod config;
 mod connect;
 mod endpoint;
+mod endpoints;
 mod error;
+mod generation;
+mod handover;
+mod keeper;
+mod leaks;
 mod lease;
-mod maintainer;
 mod manager;
 mod member;
+mod place;
 mod pool;
-mod slots;
 mod state;
 mod status;
+mod totals;
 
+use std::time::Duration;
+
+pub use budget::DialBudget;
 pub use config::{BackoffConfig, OnUnavailable, PoolConfig};
-pub use connect::{Connect, ConnectContext, Pooled};
+pub use connect::{Connect, ConnectContext, DeathNotice, Pooled};
 pub use endpoint::WeightedEndpoint;
-pub use error::{AcquireError, Phase};
+pub use error::{AcquireError, DialError, Phase};
+pub use leaks::OverdueLease;
 pub use lease::Lease;
-pub use pool::Pool;
+pub use pool::{DrainReport, Pool};
 pub use status::Status;
 
 #[doc(no_inline)]
 pub use mqtt_transport::{ConfigError, ConfigErrors, Endpoint, Limit, ParseLimitError};
+
+/// This share, from 0.0 to 1.0, of a time.
+fn part(time: Duration, share: f64) -> Duration {
+    Duration::try_from_secs_f64(time.as_secs_f64() * share).map_or(time, |part| part.min(time))
+}

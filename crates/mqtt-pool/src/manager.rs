@@ -1,34 +1,30 @@
-//! deadpool's [`Manager`]: connects new members and judges idle ones, without I/O.
+//! What deadpool asks for: a member where it has none, and whether one that it has is fit.
 
-use std::{
-    cell::Cell,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{cell::Cell, sync::Arc};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    Connect, Phase,
-    connect::ConnectContext,
+    Connect, Limit, Phase, Pooled,
+    handover::{Handover, Refusal},
     member::Member,
-    state::{Counted, State},
+    state::State,
+    totals::Reason,
 };
 
 #[derive(Debug)]
 pub(crate) struct Manager<C: Connect> {
-    connect: C,
+    pub(crate) connect: Arc<C>,
+    pub(crate) handover: Arc<Handover<C>>,
     state: Arc<State>,
-    last_error: Mutex<Option<Arc<C::Error>>>,
 }
 
 /// Why there is no new member.
 #[derive(Debug)]
-pub(crate) enum CreateError<E> {
-    Connect(Arc<E>),
-    TimedOut,
-    Closed,
-    /// The attempt takes idle members only.
+pub(crate) enum CreateError {
+    Refused(Refusal),
+    /// The call takes idle members only.
     NotAllowed,
 }
 
@@ -37,29 +33,30 @@ tokio::task_local! {
     pub(crate) static ATTEMPT: Attempt;
 }
 
-/// One call that wants a lease.
+/// A call that is slower than most, or takes idle members only.
 pub(crate) struct Attempt {
+    state: Arc<State>,
     may_connect: bool,
     phase: Cell<Phase>,
-    queued: Cell<Option<Counted>>,
 }
 
 impl Attempt {
     /// An attempt that waits and connects.
-    pub(crate) fn patient(state: &State) -> Self {
+    pub(crate) fn patient(state: Arc<State>) -> Self {
+        state.queued.add();
         Self {
+            state,
             may_connect: true,
             phase: Cell::new(Phase::Queue),
-            queued: Cell::new(Some(state.queued.count())),
         }
     }
 
     /// An attempt that takes an idle member or none.
-    pub(crate) fn immediate() -> Self {
+    pub(crate) fn immediate(state: Arc<State>) -> Self {
         Self {
+            state,
             may_connect: false,
-            phase: Cell::new(Phase::Queue),
-            queued: Cell::new(None),
+            phase: Cell::new(Phase::Connect),
         }
     }
 
@@ -67,76 +64,69 @@ impl Attempt {
         self.phase.get()
     }
 
-    /// Leaves the queue to connect, if that is allowed.
+    /// Leaves the queue to wait for a connection, if that is allowed.
     fn begin_connect(&self) -> bool {
-        self.phase.set(Phase::Connect);
-        self.queued.set(None);
+        if self.phase.replace(Phase::Connect) == Phase::Queue {
+            self.state.queued.remove();
+        }
         self.may_connect
     }
 }
 
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.begin_connect();
+    }
+}
+
 impl<C: Connect> Manager<C> {
-    pub(crate) fn new(connect: C, state: Arc<State>) -> Self {
+    pub(crate) fn new(connect: Arc<C>, state: Arc<State>) -> Self {
         Self {
             connect,
+            handover: Arc::new(Handover::new(state.clone())),
             state,
-            last_error: Mutex::new(None),
         }
-    }
-
-    pub(crate) fn last_error(&self) -> Option<Arc<C::Error>> {
-        self.lock_last_error().clone()
-    }
-
-    fn lock_last_error(&self) -> MutexGuard<'_, Option<Arc<C::Error>>> {
-        self.last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<C: Connect> managed::Manager for Manager<C> {
     type Type = Member<C::Connection>;
-    type Error = CreateError<C::Error>;
+    type Error = CreateError;
 
     async fn create(&self) -> Result<Self::Type, Self::Error> {
+        if let Some(member) = self.handover.take_spare() {
+            return Ok(member);
+        }
         if !ATTEMPT.try_with(Attempt::begin_connect).unwrap_or(true) {
             return Err(CreateError::NotAllowed);
         }
-        let state = &self.state;
-        let _connecting = state.connecting.count();
-        // Declared before the connection, so that it is free only when the connection is gone.
-        let slot = state.slots.lease();
-        let context = ConnectContext {
-            slot: slot.number(),
-        };
-        let connect = timeout(state.config.connect_timeout, self.connect.connect(context));
-        let result = tokio::select! {
-            biased;
-            () = state.closed() => return Err(CreateError::Closed),
-            result = connect => result,
-        };
-        match result {
-            Ok(Ok(connection)) => {
-                *self.lock_last_error() = None;
-                Ok(Member::new(connection, slot, state.clone()))
-            }
-            Ok(Err(error)) => {
-                let error = Arc::new(error);
-                *self.lock_last_error() = Some(error.clone());
-                Err(CreateError::Connect(error))
-            }
-            Err(_elapsed) => Err(CreateError::TimedOut),
-        }
+        self.handover.wait().await.map_err(CreateError::Refused)
     }
 
     async fn recycle(&self, member: &mut Self::Type, _: &Metrics) -> RecycleResult<Self::Error> {
-        let fit = member.is_fit(Instant::now());
-        member.unpark();
-        if fit {
-            Ok(())
-        } else {
-            Err(RecycleError::message("not fit to be handed out"))
+        let now = Instant::now();
+        let fit = member.fit(now);
+        let idle = member.unpark(now);
+        if let Err(reason) = fit {
+            member.condemn(reason);
+            return Err(RecycleError::message("not fit to be handed out"));
         }
+        if let Limit::After(after) = self.state.config.check_after
+            && idle >= after
+        {
+            // If the caller gives up meanwhile, what it was checking goes as well.
+            member.condemn(Reason::Check);
+            let answers = match member.connection_mut() {
+                Some(connection) => timeout(self.state.config.check_timeout, connection.check())
+                    .await
+                    .unwrap_or(false),
+                None => false,
+            };
+            if !answers {
+                return Err(RecycleError::message("failed its check"));
+            }
+            member.pardon();
+        }
+        Ok(())
     }
 }

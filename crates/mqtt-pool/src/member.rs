@@ -10,50 +10,68 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
-use crate::{
-    Limit, Pooled,
-    slots::Slot,
-    state::{Counted, State},
-};
+use crate::{Limit, Pooled, part, place::Place, state::State, totals::Reason};
 
 #[derive(Debug)]
 pub(crate) struct Member<T: Pooled> {
-    /// There until it is detached or closed; before `slot`, so that it is dropped before.
+    /// There until it is detached or closed; before `place`, so that it is dropped before.
     connection: Option<T>,
-    slot: Option<Slot>,
+    place: Option<Place>,
+    /// When its dial began.
+    born: Instant,
     /// Drawn once, at birth. `None`: never.
     expires_at: Option<Instant>,
-    /// Set while idle.
-    parked: Option<Parked>,
+    generation: u64,
+    /// How much of the time in which its generation retires it may take, from 0.0 to 1.0.
+    share: f64,
+    /// Set while idle, when it counts as such.
+    idle_since: Option<Instant>,
+    leased_at: Instant,
+    pub(crate) source: Source,
+    /// Why it leaves, as far as that has been said.
+    reason: Option<Reason>,
     state: Arc<State>,
 }
 
-/// Since when a member is idle, counted as such.
-#[derive(Debug)]
-struct Parked {
-    returned_at: Instant,
-    _idle: Counted,
+/// Where the member of a lease comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Idle,
+    Dial,
+    /// From a holder straight to a caller that waited for a dial.
+    Handover,
 }
 
 impl<T: Pooled> Member<T> {
-    pub(crate) fn new(connection: T, slot: Slot, state: Arc<State>) -> Self {
+    pub(crate) fn new(
+        connection: T,
+        place: Place,
+        born: Instant,
+        generation: u64,
+        state: Arc<State>,
+    ) -> Self {
+        let now = Instant::now();
         let config = &state.config;
         let expires_at = match config.max_lifetime {
             Limit::Never => None,
-            Limit::After(lifetime) => {
-                Instant::now().checked_add(draw_lifetime(lifetime, config.lifetime_jitter))
-            }
+            Limit::After(lifetime) => now.checked_add(part(
+                lifetime,
+                1.0 - config.lifetime_jitter * fastrand::f64(),
+            )),
         };
         Self {
             connection: Some(connection),
-            slot: Some(slot),
+            place: Some(place),
+            born,
             expires_at,
-            parked: None,
+            generation,
+            share: fastrand::f64(),
+            idle_since: None,
+            leased_at: now,
+            source: Source::Dial,
+            reason: None,
             state,
         }
     }
@@ -66,46 +84,97 @@ impl<T: Pooled> Member<T> {
         self.connection.as_mut()
     }
 
+    pub(crate) fn slot(&self) -> u32 {
+        self.place.as_ref().map_or(u32::MAX, Place::slot)
+    }
+
     /// Takes the connection out; the slot is free at once.
     pub(crate) fn into_connection(mut self) -> Option<T> {
+        self.count_out(Reason::Detached);
         self.connection.take()
     }
 
+    /// Closes it, for this reason.
+    pub(crate) fn retire(mut self, reason: Reason) {
+        self.reason = Some(reason);
+    }
+
+    /// Has its drop say why, where deadpool is who drops it.
+    pub(crate) fn condemn(&mut self, reason: Reason) {
+        self.reason = Some(reason);
+    }
+
+    /// Takes back what [`condemn`](Self::condemn) said.
+    pub(crate) fn pardon(&mut self) {
+        self.reason = None;
+    }
+
     /// Whether it may be handed out, or stay idle.
-    pub(crate) fn is_fit(&self, now: Instant) -> bool {
-        !self.has_expired(now) && !self.has_idled_out(now) && self.is_usable()
-    }
-
-    /// Marks it idle, if it may be kept. `false`: it has to go.
-    pub(crate) fn park(&mut self) -> bool {
-        let now = Instant::now();
-        let state = &self.state;
-        if self.has_expired(now) || !self.is_usable() {
-            return false;
+    pub(crate) fn fit(&self, now: Instant) -> Result<(), Reason> {
+        self.fit_to_return(now)?;
+        // What is kept warm may lie idle for longer.
+        if self.has_idled_out(now) && self.state.idle.value() > self.state.config.min_idle {
+            return Err(Reason::Idle);
         }
-        // A member that somebody waits for will not stay idle.
-        let room = state.config.max_idle.saturating_add(state.queued.value());
-        self.parked = state.idle.count_below(room).map(|idle| Parked {
-            returned_at: now,
-            _idle: idle,
-        });
-        self.parked.is_some()
+        Ok(())
     }
 
-    /// The opposite of [`park`](Self::park).
-    pub(crate) fn unpark(&mut self) {
-        self.parked = None;
+    /// Whether it may go back after use, however long it lay idle before.
+    pub(crate) fn fit_to_return(&self, now: Instant) -> Result<(), Reason> {
+        if !self.is_usable() {
+            return Err(Reason::Dead);
+        }
+        if self.expires_at.is_some_and(|at| at <= now) {
+            return Err(Reason::Lifetime);
+        }
+        if self
+            .state
+            .generation
+            .is_over(self.generation, self.share, now)
+        {
+            return Err(Reason::Generation);
+        }
+        Ok(())
     }
 
-    fn has_expired(&self, now: Instant) -> bool {
-        self.expires_at.is_some_and(|at| at <= now)
+    /// Whether it has to go, or will within this time, for its age.
+    pub(crate) fn expires_within(&self, time: Duration, now: Instant) -> bool {
+        let horizon = now.checked_add(time).unwrap_or(now);
+        self.expires_at.is_some_and(|at| at <= horizon)
+            || self
+                .state
+                .generation
+                .is_over(self.generation, self.share, horizon)
     }
 
-    fn has_idled_out(&self, now: Instant) -> bool {
-        match (&self.parked, self.state.config.idle_timeout) {
-            (Some(parked), Limit::After(timeout)) => {
-                now.saturating_duration_since(parked.returned_at) >= timeout
+    /// Marks it idle, if it may be kept.
+    pub(crate) fn park(&mut self) -> Result<(), Reason> {
+        let now = Instant::now();
+        self.fit_to_return(now)?;
+        let state = &self.state;
+        if state.is_above_max_size() || !state.idle.add_below(state.idle_room()) {
+            return Err(Reason::Surplus);
+        }
+        self.idle_since = Some(now);
+        Ok(())
+    }
+
+    /// The opposite of [`park`](Self::park): for how long it was idle.
+    pub(crate) fn unpark(&mut self, now: Instant) -> Duration {
+        self.leased_at = now;
+        self.source = Source::Idle;
+        match self.idle_since.take() {
+            Some(since) => {
+                self.state.idle.remove();
+                now.saturating_duration_since(since)
             }
+            None => Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn has_idled_out(&self, now: Instant) -> bool {
+        match (self.idle_since, self.state.config.idle_timeout) {
+            (Some(since), Limit::After(timeout)) => now.saturating_duration_since(since) >= timeout,
             (None, _) | (_, Limit::Never) => false,
         }
     }
@@ -113,32 +182,76 @@ impl<T: Pooled> Member<T> {
     /// A panic of the user's code is contained here, for this runs under deadpool's lock and in
     /// `Drop`, where it would take the whole pool or the process with it.
     fn is_usable(&self) -> bool {
+        self.ask(Pooled::is_usable)
+    }
+
+    fn ask(&self, question: impl Fn(&T) -> bool) -> bool {
         self.connection.as_ref().is_some_and(|connection| {
-            catch_unwind(AssertUnwindSafe(|| connection.is_usable())).unwrap_or(false)
+            catch_unwind(AssertUnwindSafe(|| question(connection))).unwrap_or(false)
         })
     }
+
+    /// The end of the membership, on the books.
+    fn count_out(&mut self, reason: Reason) {
+        self.unpark(self.leased_at);
+        self.state.totals.gone(reason).add();
+        if reason == Reason::Dead {
+            let is_young = self.born.elapsed() < self.state.config.backoff.stable_after;
+            if let Some(place) = &mut self.place {
+                if is_young && self.connection.as_ref().is_some_and(has_failed) {
+                    self.state.endpoints.on_failure(place.endpoint(), self.born);
+                }
+                // Its server does not have it any more.
+                place.vacate();
+            }
+        }
+    }
+}
+
+fn has_failed<T: Pooled>(connection: &T) -> bool {
+    catch_unwind(AssertUnwindSafe(|| connection.has_failed())).unwrap_or(true)
 }
 
 impl<T: Pooled> Drop for Member<T> {
     fn drop(&mut self) {
-        let (Some(connection), Ok(runtime)) = (self.connection.take(), Handle::try_current())
-        else {
+        if self.connection.is_none() {
+            return;
+        }
+        let reason = match self.reason {
+            Some(reason) => reason,
+            None if !self.is_usable() => Reason::Dead,
+            None if self.state.is_closed() => Reason::Shutdown,
+            None => Reason::Surplus,
+        };
+        self.count_out(reason);
+        let Some(connection) = self.connection.take() else {
             return;
         };
-        let (slot, closing) = (self.slot.take(), self.state.begin_closing());
+        let (place, closing) = (self.place.take(), Closing::begin(self.state.clone()));
         let close_timeout = self.state.config.close_timeout;
-        runtime.spawn(async move {
-            // In this order, so that whoever waits for the closing finds the slot free.
+        self.state.runtime.spawn(async move {
+            // In this order, so that whoever waits for the closing finds the place free.
             let _closing = closing;
-            let _slot = slot;
+            let _place = place;
             // A connection that takes longer is dropped, which is all that is left to do.
             let _ = timeout(close_timeout, connection.close()).await;
         });
     }
 }
 
-/// At most `lifetime`, and at most the share `jitter` less.
-fn draw_lifetime(lifetime: Duration, jitter: f64) -> Duration {
-    let seconds = lifetime.as_secs_f64() * (1.0 - jitter * fastrand::f64());
-    Duration::try_from_secs_f64(seconds).map_or(lifetime, |drawn| drawn.min(lifetime))
+/// Counts a member that is being closed, until this is dropped.
+struct Closing(Arc<State>);
+
+impl Closing {
+    fn begin(state: Arc<State>) -> Self {
+        state.closing.add();
+        Self(state)
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.closing.remove();
+        self.0.on_change();
+    }
 }

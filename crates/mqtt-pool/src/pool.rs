@@ -3,22 +3,28 @@
 use std::{
     fmt,
     future::{Future, poll_fn},
+    panic::Location,
     pin::pin,
     sync::Arc,
     task::{self, Poll, Waker},
     time::Duration,
 };
 
-use deadpool::managed::{self, Object, PoolError, QueueMode, Timeouts};
+use deadpool::managed::{self, Object, PoolError, QueueMode, TimeoutType, Timeouts};
 use tokio::{
     runtime::Handle,
-    time::{Instant, timeout},
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
-    AcquireError, ConfigErrors, Connect, Lease, Phase, PoolConfig, Status,
-    maintainer::maintain,
+    AcquireError, ConfigErrors, Connect, DialBudget, Lease, OverdueLease, Phase, PoolConfig,
+    Status, WeightedEndpoint,
+    handover::Refusal,
+    keeper::Keeper,
+    leaks::Leaks,
     manager::{ATTEMPT, Attempt, CreateError, Manager},
+    member::Source,
     state::State,
 };
 
@@ -50,16 +56,45 @@ const DO_NOT_WAIT: Timeouts = Timeouts {
 };
 
 impl<C: Connect> Pool<C> {
-    /// An empty pool, which connects when a lease is wanted.
+    /// A pool, empty at first. It connects when a lease is wanted, and at once if there is a
+    /// `min_idle`.
     ///
     /// It starts a task on the current tokio runtime, whose timers have to be enabled. The task
     /// ends with the pool.
     ///
     /// # Errors
     ///
-    /// Every rule that `config` breaks, and that there is no current runtime.
+    /// Every rule that `config` and the endpoints of `connect` break, and that there is no current
+    /// runtime.
     pub fn new(connect: C, config: PoolConfig) -> Result<Self, ConfigErrors> {
+        Self::build(connect, config, None)
+    }
+
+    /// A pool that dials within a budget that it shares with others.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_budget(
+        connect: C,
+        config: PoolConfig,
+        budget: DialBudget,
+    ) -> Result<Self, ConfigErrors> {
+        Self::build(connect, config, Some(budget))
+    }
+
+    fn build(
+        connect: C,
+        config: PoolConfig,
+        budget: Option<DialBudget>,
+    ) -> Result<Self, ConfigErrors> {
         let mut errors = config.validate().err().unwrap_or_default();
+        let endpoints = connect.endpoints();
+        if !endpoints.is_empty()
+            && let Err(problems) = WeightedEndpoint::validate_all(endpoints)
+        {
+            errors.append(problems);
+        }
         let runtime = Handle::try_current()
             .map_err(|error| {
                 errors.push(
@@ -74,83 +109,182 @@ impl<C: Connect> Pool<C> {
             return Err(errors);
         };
 
-        let state = Arc::new(State::new(config));
-        let pool = managed::Pool::builder(Manager::new(connect, state.clone()))
+        let state = Arc::new(State::new(config, endpoints, budget, runtime));
+        let pool = managed::Pool::builder(Manager::new(Arc::new(connect), state.clone()))
             .max_size(state.config.max_size)
             // The most recently used first: the others get a chance to reach their idle timeout.
             .queue_mode(QueueMode::Lifo)
             .build()
             .expect("deadpool refuses only timeouts of its own without a runtime");
-        runtime.spawn(maintain(pool.weak(), state.clone()));
+        let keeper = Keeper::new(pool.weak(), state.clone());
+        state.runtime.spawn(keeper.run());
         Ok(Self {
             handles: Arc::new(Handles { pool, state }),
         })
     }
 
-    /// Leases a member: the one returned last of those that are idle and fit, else a new one if
-    /// there is room, else the next one that is returned. Callers are served in turn.
+    /// Leases a member: the one returned last of those that are idle and fit, else whichever is
+    /// there first, a new one if there is room or one that is returned. Callers are served in turn.
     ///
     /// It takes at most `acquire_timeout`, whatever it does. If the future is dropped, its place
-    /// in the queue is given up and a connection that is being made is abandoned; nothing leaks.
+    /// in the queue is given up; a connection that was being made for it goes to the next caller.
     ///
     /// # Errors
     ///
-    /// [`AcquireError`]: time is up, connecting failed, or the pool is closed.
-    pub async fn get(&self) -> Result<Lease<C>, AcquireError<C::Error>> {
+    /// [`AcquireError`]: time is up, connecting is without hope, or the pool is closed.
+    #[track_caller]
+    pub fn get(&self) -> impl Future<Output = Result<Lease<C>, AcquireError<C::Error>>> + Send {
+        self.acquire(None, Location::caller())
+    }
+
+    /// Leases a member as [`get`](Self::get) does, with a deadline of its own in the place of
+    /// `acquire_timeout`. One that has passed still gets an idle member.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    #[track_caller]
+    pub fn get_with(
+        &self,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Lease<C>, AcquireError<C::Error>>> + Send {
+        self.acquire(Some(deadline), Location::caller())
+    }
+
+    async fn acquire(
+        &self,
+        deadline: Option<Instant>,
+        leased_at: &'static Location<'static>,
+    ) -> Result<Lease<C>, AcquireError<C::Error>> {
         let Handles { pool, state } = &*self.handles;
-        let (result, waited) = self.acquire().await;
-        match result {
-            Ok(object) => {
-                let lease = Lease::new(object, state);
-                // deadpool hands out what was being connected when it was closed.
-                if state.is_closed() {
-                    lease.discard();
-                    return Err(AcquireError::Closed);
-                }
-                Ok(lease)
+        let mut direct = pin!(Some(pool.timeout_get(&DO_NOT_WAIT)));
+        // An idle member is there at once, without a timer.
+        let first = poll_fn(|context| {
+            let direct = direct.as_mut().as_pin_mut();
+            Poll::Ready(direct.map_or(Poll::Pending, |direct| direct.poll(context)))
+        });
+        let phase = match first.await {
+            Poll::Ready(Ok(object)) => {
+                state.totals.immediate.add();
+                return self.lease(object, leased_at);
             }
-            Err(Failure::TimedOut(phase)) => Err(AcquireError::Timeout {
-                waited,
-                phase,
-                status: self.status(),
-                last_connect_error: pool.manager().last_error(),
-            }),
-            Err(Failure::Connect(error)) => Err(AcquireError::Connect(error)),
-            Err(Failure::Closed) => Err(AcquireError::Closed),
+            Poll::Ready(Err(PoolError::Timeout(TimeoutType::Wait))) => Phase::Queue,
+            Poll::Ready(Err(error)) => return Err(self.refuse(error)),
+            Poll::Pending => Phase::Connect,
+        };
+
+        let started = Instant::now();
+        let deadline = deadline.unwrap_or_else(|| after(started, state.config.acquire_timeout));
+        let result = if let (Phase::Connect, Some(call)) = (phase, direct.as_mut().as_pin_mut()) {
+            timeout_at(deadline, call).await.map_err(|_| phase)
+        } else {
+            let patient = Attempt::patient(state.clone());
+            let mut queued = pin!(ATTEMPT.scope(patient, pool.timeout_get(&WAIT)));
+            timeout_at(deadline, queued.as_mut()).await.map_err(|_| {
+                let attempt = queued.as_mut().take_value();
+                attempt.map_or(phase, |attempt| attempt.phase())
+            })
+        };
+        // From here on the call no longer counts as waiting.
+        direct.set(None);
+        let waited = started.elapsed();
+        match result {
+            Ok(Ok(object)) => {
+                match object.source {
+                    Source::Idle => state.totals.waited.add(),
+                    Source::Dial => state.totals.dialled.add(),
+                    Source::Handover => state.totals.handed_over.add(),
+                }
+                self.lease(object, leased_at)
+            }
+            Ok(Err(error)) => Err(self.refuse(error)),
+            Err(phase) => {
+                state.totals.timeout.add();
+                Err(AcquireError::Timeout {
+                    waited,
+                    phase,
+                    status: self.status(),
+                    last_dial_error: pool.manager().handover.last_error(),
+                })
+            }
         }
     }
 
-    /// The first half of `get`: deadpool's answer, and how long it took. At its end the call is no
-    /// longer counted as waiting.
-    async fn acquire(&self) -> (Result<Object<Manager<C>>, Failure<C::Error>>, Duration) {
-        let Handles { pool, state } = &*self.handles;
-        let mut attempt = pin!(ATTEMPT.scope(Attempt::patient(state), pool.timeout_get(&WAIT)));
-
-        // An idle member is there at once, without a timer or a second look at the clock.
-        let first = poll_fn(|context| Poll::Ready(attempt.as_mut().poll(context))).await;
-        if let Poll::Ready(result) = first {
-            return (result.map_err(Failure::from), Duration::ZERO);
+    fn lease(
+        &self,
+        object: Object<Manager<C>>,
+        leased_at: &'static Location<'static>,
+    ) -> Result<Lease<C>, AcquireError<C::Error>> {
+        let lease = Lease::new(object, &self.handles.state, leased_at);
+        // deadpool hands out what was on its way when it was closed.
+        if self.handles.state.is_closed() {
+            return Err(AcquireError::Closed);
         }
-        let started = Instant::now();
-        let result = match timeout(state.config.acquire_timeout, attempt.as_mut()).await {
-            Ok(result) => result.map_err(Failure::from),
-            Err(_elapsed) => {
-                let attempt = attempt.as_mut().take_value();
-                let phase = attempt.map_or(Phase::Queue, |attempt| attempt.phase());
-                Err(Failure::TimedOut(phase))
+        Ok(lease)
+    }
+
+    fn refuse(&self, error: PoolError<CreateError>) -> AcquireError<C::Error> {
+        let Handles { pool, state } = &*self.handles;
+        match error {
+            PoolError::Backend(CreateError::Refused(Refusal::Unavailable { retry_at })) => {
+                state.totals.unavailable.add();
+                AcquireError::Unavailable {
+                    last_dial_error: pool.manager().handover.last_error(),
+                    retry_at,
+                    status: self.status(),
+                }
             }
-        };
-        (result, started.elapsed())
+            // The others need timeouts or hooks of deadpool's, or an attempt that may not connect.
+            PoolError::Backend(CreateError::Refused(Refusal::Closed) | CreateError::NotAllowed)
+            | PoolError::Closed
+            | PoolError::Timeout(_)
+            | PoolError::NoRuntimeSpecified
+            | PoolError::PostCreateHook(_) => AcquireError::Closed,
+        }
     }
 
     /// Leases an idle member, if there is one that is fit; it neither waits nor connects.
+    #[track_caller]
     pub fn try_get(&self) -> Option<Lease<C>> {
+        let leased_at = Location::caller();
         let Handles { pool, state } = &*self.handles;
-        let attempt = pin!(ATTEMPT.scope(Attempt::immediate(), pool.timeout_get(&DO_NOT_WAIT)));
-        // Without waiting and connecting there is nothing in it that could be pending.
+        let immediate = Attempt::immediate(state.clone());
+        let attempt = pin!(ATTEMPT.scope(immediate, pool.timeout_get(&DO_NOT_WAIT)));
+        // What is pending is a check, of a member that is closed if it is not awaited.
         match attempt.poll(&mut task::Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(object)) => Some(Lease::new(object, state)),
-            Poll::Ready(_) | Poll::Pending => None,
+            Poll::Ready(Ok(object)) => {
+                state.totals.immediate.add();
+                self.lease(object, leased_at).ok()
+            }
+            Poll::Ready(Err(_)) | Poll::Pending => None,
+        }
+    }
+
+    /// Has this many members connected, at most `max_size`, and idle at the end: it leases them
+    /// all at once and gives them back. No more than `max_idle` of them stay.
+    ///
+    /// If the future is dropped, what is connected stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_with`](Self::get_with), at the first that fails. What is connected stays.
+    #[track_caller]
+    pub fn warm_up(
+        &self,
+        members: usize,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), AcquireError<C::Error>>> + Send {
+        let leased_at = Location::caller();
+        let members = members.min(self.handles.state.max_size());
+        async move {
+            let mut leases = JoinSet::new();
+            for _ in 0..members {
+                let pool = self.clone();
+                let lease = async move { pool.acquire(Some(deadline), leased_at).await };
+                leases.spawn_on(lease, &self.handles.state.runtime);
+            }
+            let leases = leases.join_all().await;
+            leases.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
         }
     }
 
@@ -164,51 +298,134 @@ impl<C: Connect> Pool<C> {
         &self.handles.state.config
     }
 
-    /// Closes the pool, for all its handles.
-    ///
-    /// From now on there are no new leases, and who waits for one is told
-    /// [`Closed`](AcquireError::Closed). Idle members are closed, all at the same time. Leased
-    /// ones are left alone and closed when they are returned.
-    ///
-    /// It waits for the members that are being closed, also by an earlier call, and takes
-    /// `close_timeout` at most. If the future is dropped, the pool is closed all the same.
-    pub async fn close(&self) {
-        let Handles { pool, state } = &*self.handles;
-        state.set_closed();
-        // Before deadpool's `close`, which drops idle members under its lock, and keeps the one
-        // that a waiter has been woken for.
-        drop(pool.retain(|_, _| false).removed);
-        pool.close();
-        let _ = timeout(state.config.close_timeout, state.quiet()).await;
+    /// The leases that are held for longer than `leak_after`, the longest first; none if that is
+    /// `never`.
+    pub fn overdue_leases(&self) -> Vec<OverdueLease> {
+        let leaks = self.handles.state.leaks.as_ref();
+        leaks.map(Leaks::overdue).unwrap_or_default()
     }
-}
 
-/// Why [`Pool::acquire`] gave nothing.
-enum Failure<E> {
-    TimedOut(Phase),
-    Connect(Arc<E>),
-    Closed,
-}
+    /// Changes how many members there may be, from 1 to 65,535.
+    ///
+    /// If there are more, idle ones are closed at once and leased ones when they are returned.
+    ///
+    /// # Errors
+    ///
+    /// That `max_size` is out of range; nothing is changed then.
+    pub fn resize(&self, max_size: usize) -> Result<(), ConfigErrors> {
+        let Handles { pool, state } = &*self.handles;
+        let mut config = state.config.clone();
+        config.max_size = max_size;
+        config.min_idle = config.min_idle.min(max_size);
+        config.validate()?;
+        // deadpool only ever grows: its shrinking loses count of permits. A call that gets one of
+        // those that are too many waits for a connection instead, in the same order.
+        if pool.status().max_size < max_size {
+            pool.resize(max_size);
+        }
+        state.set_max_size(max_size);
+        Ok(())
+    }
 
-impl<E> From<PoolError<CreateError<E>>> for Failure<E> {
-    fn from(error: PoolError<CreateError<E>>) -> Self {
-        match error {
-            PoolError::Backend(CreateError::Connect(error)) => Self::Connect(error),
-            PoolError::Backend(CreateError::TimedOut) => Self::TimedOut(Phase::Connect),
-            PoolError::Backend(CreateError::Closed) | PoolError::Closed => Self::Closed,
-            // These need timeouts or hooks of deadpool's, or an attempt that may not connect.
-            PoolError::Timeout(_)
-            | PoolError::NoRuntimeSpecified
-            | PoolError::PostCreateHook(_)
-            | PoolError::Backend(CreateError::NotAllowed) => Self::TimedOut(Phase::Queue),
+    /// Retires every member there is: idle ones at once, leased ones when they are returned; and
+    /// forgets all failures, so that endpoints that have refused are dialled again.
+    ///
+    /// For when something has changed that every member depends on: credentials were wrong and have
+    /// been mended, a key has leaked.
+    pub fn clear(&self) {
+        self.retire(Duration::ZERO);
+        self.handles.state.endpoints.forgive();
+        self.handles.state.on_death();
+    }
+
+    /// Retires every member there is now, spread over this time, so that the servers do not see
+    /// them all connect again at once. Leased ones go when they are returned.
+    ///
+    /// For what old connections may live with for a while: a certificate has been renewed. What is
+    /// retiring already does not get longer than it had.
+    pub fn retire(&self, over: Duration) {
+        self.handles.state.generation.advance(over);
+        self.handles.state.on_death();
+    }
+
+    /// Closes the pool.
+    ///
+    /// From now on calls get [`AcquireError::Closed`], those that wait included. Idle members are
+    /// closed now, leased ones when they are returned; this waits for the idle ones, at most
+    /// `close_timeout`. If the future is dropped, the pool is closed all the same.
+    pub async fn close(&self) {
+        self.shut();
+        let state = &self.handles.state;
+        let _ = timeout(
+            state.config.close_timeout,
+            state.until(|state| state.closing.value() == 0),
+        )
+        .await;
+    }
+
+    /// Closes the pool as [`close`](Self::close) does, and waits until the leases are returned and
+    /// every member is closed, or until the deadline. It says what is left then.
+    ///
+    /// If the future is dropped, the pool is closed all the same.
+    pub async fn drain(&self, deadline: Instant) -> DrainReport {
+        let (state, started) = (&self.handles.state, Instant::now());
+        let before = state.totals.all_gone();
+        self.shut();
+        let empty = state.until(|state| state.in_use.value() == 0 && state.closing.value() == 0);
+        let _ = timeout_at(deadline, empty).await;
+        DrainReport {
+            took: started.elapsed(),
+            closed: state.totals.all_gone() - before,
+            in_use: state.in_use.value(),
+            closing: state.closing.value(),
         }
     }
+
+    /// Closes it, without waiting.
+    fn shut(&self) {
+        let Handles { pool, state } = &*self.handles;
+        state.set_closed();
+        pool.manager().handover.close();
+        // Before deadpool's `close`, which drops idle members under its lock; and after it, for
+        // what was returned in between.
+        drop(pool.retain(|_, _| false).removed);
+        pool.close();
+        drop(pool.retain(|_, _| false).removed);
+    }
+}
+
+/// What `drain` has left undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainReport {
+    /// How long it took.
+    pub took: Duration,
+    /// Members that have been closed, or are being closed.
+    pub closed: u64,
+    /// Leases that are still held. Their members are closed when they are returned.
+    pub in_use: usize,
+    /// Members whose goodbye has not come to its end.
+    pub closing: usize,
+}
+
+impl DrainReport {
+    /// Whether nothing is left.
+    pub fn is_complete(&self) -> bool {
+        self.in_use == 0 && self.closing == 0
+    }
+}
+
+/// As far ahead as is sensible, where the time is too long.
+fn after(now: Instant, time: Duration) -> Instant {
+    const YEARS: Duration = Duration::from_secs(30 * 365 * 86_400);
+    now + time.min(YEARS)
 }
 
 impl<C: Connect> Drop for Handles<C> {
     fn drop(&mut self) {
-        // Ends the maintainer. The idle members go with `pool`.
+        // Ends the keeper. The idle members go with `pool` and with the shelf.
         self.state.set_closed();
+        self.pool.manager().handover.close();
     }
 }
 

@@ -1,43 +1,86 @@
-//! What the handles, the members, the leases and the maintainer of one pool know in common.
+//! What the handles, the members, the leases and the keeper of one pool know in common.
 //!
 //! It holds no member: when the last handle goes, the idle members go, whoever still holds this.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
 };
 
-use tokio::sync::watch;
-
-use crate::{PoolConfig, Status, slots::Slots};
+use crate::{
+    DialBudget, PoolConfig, Status, WeightedEndpoint, endpoints::Endpoints, generation::Generation,
+    leaks::Leaks, place::Slots, totals::Totals,
+};
 
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) config: PoolConfig,
+    pub(crate) budget: Option<DialBudget>,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) generation: Generation,
+    pub(crate) leaks: Option<Leaks>,
     pub(crate) slots: Slots,
+    pub(crate) totals: Totals,
+    /// Where what outlives its caller runs: dials and goodbyes.
+    pub(crate) runtime: Handle,
+    /// `max_size` until it is resized.
+    max_size: AtomicUsize,
+    /// How many idle members will have to go before long.
+    expiring: AtomicUsize,
     pub(crate) idle: Gauge,
     pub(crate) in_use: Gauge,
-    /// Callers of `get` that wait for room.
+    /// Members that count towards `max_size`: connected, being connected, or saying goodbye.
+    pub(crate) places: Gauge,
+    pub(crate) dialling: Gauge,
+    pub(crate) closing: Gauge,
+    /// Callers that wait for room.
     pub(crate) queued: Gauge,
-    /// Callers of `get` that connect.
-    pub(crate) connecting: Gauge,
+    /// Callers that wait for a connection.
+    pub(crate) expecting: Gauge,
     /// Set once, by `close` or by the drop of the last handle.
     closed: watch::Sender<bool>,
-    /// How many members are being closed in tasks of their own.
-    closing: watch::Sender<usize>,
+    /// The same, where only a look is wanted.
+    is_closed: AtomicBool,
+    /// Wakes the keeper.
+    wake: Notify,
+    /// A member has died, which the keeper should see at once.
+    death: AtomicBool,
+    /// Wakes who waits for a number to change: of members, or of what is left after closing.
+    changed: Notify,
 }
 
 impl State {
-    pub(crate) fn new(config: PoolConfig) -> Self {
+    pub(crate) fn new(
+        config: PoolConfig,
+        endpoints: &[WeightedEndpoint],
+        budget: Option<DialBudget>,
+        runtime: Handle,
+    ) -> Self {
         Self {
-            config,
+            budget,
+            endpoints: Endpoints::new(endpoints, config.backoff.clone()),
+            generation: Generation::default(),
+            leaks: config.leak_after.duration().map(Leaks::new),
             slots: Slots::default(),
+            totals: Totals::default(),
+            runtime,
+            max_size: AtomicUsize::new(config.max_size),
+            expiring: AtomicUsize::new(0),
             idle: Gauge::default(),
             in_use: Gauge::default(),
+            places: Gauge::default(),
+            dialling: Gauge::default(),
+            closing: Gauge::default(),
             queued: Gauge::default(),
-            connecting: Gauge::default(),
+            expecting: Gauge::default(),
             closed: watch::Sender::new(false),
-            closing: watch::Sender::new(0),
+            is_closed: AtomicBool::new(false),
+            wake: Notify::new(),
+            death: AtomicBool::new(false),
+            changed: Notify::new(),
+            config,
         }
     }
 
@@ -47,17 +90,71 @@ impl State {
             size: idle + in_use,
             idle,
             in_use,
-            waiting: self.queued.value() + self.connecting.value(),
-            max_size: self.config.max_size,
+            connecting: self.dialling.value(),
+            waiting: self.queued.value() + self.expecting.value(),
+            max_size: self.max_size(),
         }
     }
 
+    pub(crate) fn max_size(&self) -> usize {
+        self.max_size.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are more members than there may be.
+    pub(crate) fn is_above_max_size(&self) -> bool {
+        self.places.value() > self.max_size()
+    }
+
+    pub(crate) fn set_max_size(&self, max_size: usize) {
+        self.max_size.store(max_size, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// How many members are to be dialled, those that are being dialled included.
+    pub(crate) fn demand(&self) -> usize {
+        let expiring = self.expiring.load(Ordering::Relaxed);
+        let lasting = self.idle.value().saturating_sub(expiring);
+        self.expecting.value() + self.wanted_idle().saturating_sub(lasting)
+    }
+
+    /// How many members are to lie idle at least.
+    pub(crate) fn wanted_idle(&self) -> usize {
+        self.config.min_idle.min(self.max_size())
+    }
+
+    pub(crate) fn set_expiring(&self, members: usize) {
+        self.expiring.store(members, Ordering::Relaxed);
+    }
+
+    /// How many members may lie idle: more while callers wait, who will come for them.
+    pub(crate) fn idle_room(&self) -> usize {
+        self.config.max_idle.saturating_add(self.queued.value())
+    }
+
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    pub(crate) fn on_death(&self) {
+        self.death.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    pub(crate) fn take_death(&self) -> bool {
+        self.death.swap(false, Ordering::Relaxed)
+    }
+
     pub(crate) fn set_closed(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
         self.closed.send_replace(true);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        *self.closed.borrow()
+        self.is_closed.load(Ordering::Relaxed)
     }
 
     pub(crate) async fn closed(&self) {
@@ -65,62 +162,45 @@ impl State {
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
-    pub(crate) fn begin_closing(self: &Arc<Self>) -> Closing {
-        self.closing.send_modify(|closing| *closing += 1);
-        Closing(self.clone())
+    pub(crate) fn on_change(&self) {
+        self.changed.notify_waiters();
     }
 
-    /// Waits until no member is being closed.
-    pub(crate) async fn quiet(&self) {
-        let _ = self
-            .closing
-            .subscribe()
-            .wait_for(|closing| *closing == 0)
-            .await;
-    }
-}
-
-/// Counts a member that is being closed, until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Closing(Arc<State>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.0.closing.send_modify(|closing| *closing -= 1);
+    /// Waits until `is_reached`, which is asked again at every change of a number.
+    pub(crate) async fn until(&self, is_reached: impl Fn(&Self) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            if is_reached(self) {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
-/// A number of things, each of which holds a [`Counted`].
+/// A number of things, each of which holds a [`Counted`] or counts itself.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge(Arc<AtomicUsize>);
+pub(crate) struct Gauge(AtomicUsize);
 
 impl Gauge {
     pub(crate) fn value(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn count(&self) -> Counted {
+    pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Counted(self.0.clone())
+    }
+
+    pub(crate) fn remove(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts one more unless there are already `max`.
-    pub(crate) fn count_below(&self, max: usize) -> Option<Counted> {
+    pub(crate) fn add_below(&self, max: usize) -> bool {
         self.0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |value| {
                 (value < max).then(|| value + 1)
             })
-            .ok()
-            .map(|_| Counted(self.0.clone()))
-    }
-}
-
-/// One of the things that a [`Gauge`] counts, until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+            .is_ok()
     }
 }

@@ -13,7 +13,10 @@ pub struct Status {
     pub idle: usize,
     /// The members that are leased.
     pub in_use: usize,
-    /// The calls of [`get`](crate::Pool::get) without an answer yet, those that connect included.
+    /// The members that are being connected.
+    pub connecting: usize,
+    /// The callers without an answer yet, whether they wait for a member to be returned or to be
+    /// connected.
     pub waiting: usize,
     /// The members there may be.
     pub max_size: usize,
@@ -23,8 +26,8 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} idle, {} in use, {} waiting, at most {}",
-            self.idle, self.in_use, self.waiting, self.max_size
+            "{} idle, {} in use, {} connecting, {} waiting, at most {}",
+            self.idle, self.in_use, self.connecting, self.waiting, self.max_size
         )
     }
 }

@@ -6,7 +6,7 @@ use futures_util::poll;
 use mqtt_pool::{AcquireError, Lease, Phase};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::server::{Mood, Refused, Server, seconds};
+use crate::server::{Mood, Refused, Server, seconds, settle};
 
 #[tokio::test(start_paused = true)]
 async fn one_deadline_holds_over_many_dead_members() {
@@ -74,13 +74,13 @@ async fn a_timeout_in_the_queue_says_so_in_numbers() {
     let error = pool.get().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "timed out after 5.000s waiting for a free connection (0 idle, 2 in use, 0 waiting, at most 2)"
+        "timed out after 5.000s waiting for a free connection (0 idle, 2 in use, 0 connecting, 0 waiting, at most 2)"
     );
     assert!(error.source().is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connect_ends_at_its_own_timeout() {
+async fn a_dial_ends_at_its_own_timeout_and_is_repeated() {
     let server = Server::default();
     server.set_connect(Mood::Hangs);
     let pool = server.pool(|config| {
@@ -90,62 +90,90 @@ async fn a_connect_ends_at_its_own_timeout() {
             .with_connect_timeout(seconds(2))
     });
     let begin = Instant::now();
-    let error = pool.get().await.unwrap_err();
-    assert_eq!(begin.elapsed(), seconds(2));
-    let AcquireError::Timeout { waited, phase, .. } = error else {
-        panic!("{error:?}");
-    };
-    assert_eq!((waited, phase), (seconds(2), Phase::Connect));
-
-    server.set_connect(Mood::Prompt);
-    assert_eq!(pool.get().await.unwrap().slot, 0);
+    let (lease, ()) = tokio::join!(pool.get(), async {
+        sleep(seconds(1)).await;
+        server.set_connect(Mood::Prompt);
+    });
+    assert_eq!(lease.unwrap().slot, 0);
+    // The first delay is half of the base at least, and the base at most.
+    assert!(begin.elapsed() >= Duration::from_millis(2_125), "{begin:?}");
+    assert!(begin.elapsed() <= Duration::from_millis(2_251), "{begin:?}");
+    assert_eq!(server.with(|counts| counts.attempts), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connect_error_is_told_and_its_place_is_free() {
+async fn a_dial_may_take_longer_than_its_caller_waits() {
     let server = Server::default();
-    server.set_connect(Mood::Refuses);
-    let pool = server.pool(|config| config.with_max_size(1).with_acquire_timeout(seconds(5)));
-    for _ in 0..3 {
-        let error = pool.get().await.unwrap_err();
-        assert!(matches!(error, AcquireError::Connect(_)), "{error:?}");
-        assert_eq!(error.to_string(), "connecting failed");
-        assert!(error.source().unwrap().is::<Refused>());
-    }
-    assert_eq!((pool.status().size, pool.status().waiting), (0, 0));
-
-    // It stays known as the likely cause of a later timeout.
-    server.set_connect(Mood::Hangs);
+    server.set_connect(Mood::Takes(seconds(8)));
+    let pool = server.pool(|config| {
+        config
+            .with_acquire_timeout(seconds(5))
+            .with_connect_timeout(seconds(10))
+    });
     let error = pool.get().await.unwrap_err();
     assert!(matches!(error, AcquireError::Timeout { .. }), "{error:?}");
-    assert!(error.source().unwrap().is::<Refused>());
+    assert_eq!(pool.get().await.unwrap().id, 0);
+    assert_eq!(server.with(|counts| counts.attempts), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_tells_why_the_last_dial_failed() {
+    let server = Server::default();
+    server.set_connect(Mood::Refuses);
+    let pool = server.pool(|config| config.with_max_size(2).with_acquire_timeout(seconds(5)));
+    let begin = Instant::now();
+    let error = pool.get().await.unwrap_err();
+    assert_eq!(begin.elapsed(), seconds(5));
+    let AcquireError::Timeout { phase, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*phase, Phase::Connect);
+    let dial = error.source().unwrap();
+    assert_eq!(dial.to_string(), "connecting failed");
+    assert!(dial.source().unwrap().is::<Refused>());
 
     // Until one succeeds.
     server.set_connect(Mood::Prompt);
     let _lease = pool.get().await.unwrap();
+    server.set_connect(Mood::Hangs);
     assert!(pool.get().await.unwrap_err().source().is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_connect_leaks_nothing() {
+async fn callers_that_give_up_leave_their_dials_to_others() {
+    let server = Server::default();
+    server.set_connect(Mood::Takes(seconds(1)));
+    let pool = server.pool(|config| config.with_max_size(2));
+    let mut first = Box::pin(pool.get());
+    let mut second = Box::pin(pool.get());
+    assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
+    settle().await;
+    assert_eq!(server.with(|counts| counts.dialling), 2);
+    let status = pool.status();
+    assert_eq!((status.waiting, status.connecting), (2, 2));
+    drop(first);
+    drop(second);
+    assert_eq!(pool.status().waiting, 0);
+    sleep(seconds(2)).await;
+    assert_eq!((pool.status().idle, server.live()), (2, 2));
+    let _leases = (pool.try_get().unwrap(), pool.try_get().unwrap());
+    assert_eq!(server.with(|counts| counts.attempts), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_come_and_go_leave_nothing_behind() {
     let server = Server::default();
     server.set_connect(Mood::Hangs);
     let pool = server.pool(|config| config.with_max_size(2));
-    for _ in 0..10 {
-        let mut first = Box::pin(pool.get());
-        let mut second = Box::pin(pool.get());
-        assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
-        assert_eq!(server.with(|counts| counts.dialling), 2);
-        assert_eq!(pool.status().waiting, 2);
-        drop(first);
-        drop(second);
-        assert_eq!(server.with(|counts| counts.dialling), 0);
+    for _ in 0..1_000 {
+        let mut call = Box::pin(pool.get());
+        assert!(poll!(&mut call).is_pending());
     }
+    settle().await;
+    assert_eq!(pool.status().waiting, 0);
     server.set_connect(Mood::Prompt);
-    let leases = (pool.get().await.unwrap(), pool.get().await.unwrap());
-    assert_eq!((leases.0.slot, leases.1.slot), (0, 1));
-    let status = pool.status();
-    assert_eq!((status.size, status.in_use, status.waiting), (2, 2, 0));
+    let _leases = (pool.get().await.unwrap(), pool.get().await.unwrap());
+    assert_eq!(server.live(), 2);
 }
 
 #[tokio::test(start_paused = true)]

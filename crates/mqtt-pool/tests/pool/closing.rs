@@ -108,6 +108,7 @@ async fn who_connects_is_told_at_once() {
     });
     assert!(matches!(connecting, Err(AcquireError::Closed)));
     assert_eq!(begin.elapsed(), seconds(1));
+    settle().await;
     assert_eq!(server.with(|counts| counts.dialling), 0);
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use mqtt_pool::{Connect, ConnectContext, Limit, Pool, PoolConfig, Pooled};
+use mqtt_pool::{Connect, ConnectContext, DeathNotice, Limit, Pool, PoolConfig, Pooled};
 use tokio::time::{Instant, sleep};
 
 #[derive(Clone, Debug, Default)]
@@ -112,7 +112,7 @@ impl Connect for Server {
         });
         let dialling = Dialling::new(self.clone(), context.slot());
         Self::behave(mood).await?;
-        Ok(Connection::new(dialling))
+        Ok(Connection::new(dialling, context.death_notice()))
     }
 }
 
@@ -145,12 +145,14 @@ pub(crate) struct Connection {
     pub(crate) slot: u32,
     pub(crate) alive: Arc<AtomicBool>,
     pub(crate) panics: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
+    notice: DeathNotice,
     born: Instant,
     server: Server,
 }
 
 impl Connection {
-    fn new(dialling: Dialling) -> Self {
+    fn new(dialling: Dialling, notice: DeathNotice) -> Self {
         let (server, slot) = (dialling.server.clone(), dialling.slot);
         drop(dialling);
         let id = server.with(|counts| {
@@ -164,13 +166,45 @@ impl Connection {
             slot,
             alive: Arc::new(AtomicBool::new(true)),
             panics: Arc::default(),
+            failed: Arc::default(),
+            notice,
             born: Instant::now(),
             server,
         }
     }
 
+    /// Its holder ends it.
     pub(crate) fn kill(&self) {
         self.alive.store(false, Ordering::Relaxed);
+    }
+
+    /// The server ends it.
+    pub(crate) fn fail(&self) {
+        self.fate().fail();
+    }
+
+    /// By which it can be ended while somebody else has it.
+    pub(crate) fn fate(&self) -> Fate {
+        Fate {
+            alive: self.alive.clone(),
+            failed: self.failed.clone(),
+            notice: self.notice.clone(),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Fate {
+    alive: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
+    notice: DeathNotice,
+}
+
+impl Fate {
+    pub(crate) fn fail(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+        self.alive.store(false, Ordering::Relaxed);
+        self.notice.send();
     }
 }
 
@@ -178,6 +212,10 @@ impl Pooled for Connection {
     fn is_usable(&self) -> bool {
         assert!(!self.panics.load(Ordering::Relaxed), "the user's code");
         self.alive.load(Ordering::Relaxed)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     async fn close(self) {

@@ -1,5 +1,9 @@
 //! The numbers of live members. The server itself asserts that no two share one.
 
+use std::error::Error;
+
+use tokio::time::{Instant, sleep};
+
 use crate::server::{Mood, Server, seconds, settle};
 
 #[tokio::test(start_paused = true)]
@@ -21,19 +25,35 @@ async fn the_lowest_free_slot_comes_first() {
     assert_eq!(pool.get().await.unwrap().slot, 5);
 }
 
+/// The server has it until it has said goodbye, and must not see more than `max_size`.
 #[tokio::test(start_paused = true)]
-async fn a_closing_member_keeps_its_slot() {
+async fn a_closing_member_keeps_its_place() {
     let server = Server::default();
     server.set_close(Mood::Takes(seconds(2)));
     let pool = server.pool(|config| config.with_max_size(1));
     pool.get().await.unwrap().discard();
-    settle().await;
+    let begin = Instant::now();
     let successor = pool.get().await.unwrap();
-    assert_eq!(successor.slot, 1);
-    tokio::time::sleep(seconds(2)).await;
+    assert_eq!(begin.elapsed(), seconds(2));
+    assert_eq!((successor.slot, server.goodbyes()), (0, 1));
+}
+
+/// Its server no longer has it, but the slot is not free before its connection is gone.
+#[tokio::test(start_paused = true)]
+async fn a_dead_member_keeps_only_its_slot() {
+    let server = Server::default();
+    server.set_close(Mood::Takes(seconds(2)));
+    let pool = server.pool(|config| config.with_max_size(1));
+    let lease = pool.get().await.unwrap();
+    sleep(seconds(60)).await;
+    lease.kill();
+    drop(lease);
+    let successor = pool.get().await.unwrap();
+    assert_eq!((successor.slot, server.goodbyes()), (1, 0));
+    sleep(seconds(3)).await;
     assert_eq!(server.goodbyes(), 1);
     successor.discard();
-    settle().await;
+    sleep(seconds(3)).await;
     assert_eq!(pool.get().await.unwrap().slot, 0);
 }
 
@@ -43,7 +63,7 @@ async fn a_goodbye_without_an_end_frees_the_slot_in_time() {
     server.set_close(Mood::Hangs);
     let pool = server.pool(|config| config.with_close_timeout(seconds(3)));
     pool.get().await.unwrap().discard();
-    tokio::time::sleep(seconds(4)).await;
+    sleep(seconds(4)).await;
     assert_eq!((server.live(), server.goodbyes()), (0, 0));
     assert_eq!(pool.get().await.unwrap().slot, 0);
 }
@@ -63,15 +83,14 @@ async fn connecting_together_they_are_unique() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_or_panicked_connect_frees_its_slot() {
+async fn a_failed_or_panicked_dial_frees_its_slot() {
     let server = Server::default();
     let pool = server.pool(|config| config.with_max_size(1));
-    server.set_connect(Mood::Refuses);
-    pool.get().await.unwrap_err();
-    server.set_connect(Mood::Panics);
-    let getter = pool.clone();
-    let panicked = tokio::spawn(async move { drop(getter.get().await) }).await;
-    assert!(panicked.unwrap_err().is_panic());
+    for mood in [Mood::Refuses, Mood::Panics] {
+        server.set_connect(mood);
+        let error = pool.get().await.unwrap_err();
+        assert!(error.source().is_some(), "{error:?}");
+    }
     server.set_connect(Mood::Prompt);
     assert_eq!(pool.get().await.unwrap().slot, 0);
     assert_eq!(pool.status().waiting, 0);

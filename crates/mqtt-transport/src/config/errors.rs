@@ -26,6 +26,11 @@ impl ConfigErrors {
         });
     }
 
+    /// Adds the problems of another check.
+    pub fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// Whether there is no problem.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

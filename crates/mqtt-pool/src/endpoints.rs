@@ -1,0 +1,169 @@
+//! The endpoints of a pool: how many members each has, and how it has behaved.
+//!
+//! Its one rule: a new member goes to the endpoint that has fewest for its weight, among those that
+//! may be dialled. Members that reach their lifetime thereby move load back to an endpoint that
+//! has returned.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mqtt_transport::Endpoint;
+use tokio::time::Instant;
+
+use crate::{
+    BackoffConfig, WeightedEndpoint,
+    backoff::{Availability, Backoff},
+};
+
+#[derive(Debug)]
+pub(crate) struct Endpoints {
+    backoff: BackoffConfig,
+    /// Never empty.
+    each: Mutex<Vec<Member>>,
+}
+
+/// An endpoint as a member of the set.
+#[derive(Debug, Default)]
+struct Member {
+    /// `None` where the connector names none.
+    endpoint: Option<WeightedEndpoint>,
+    /// Members of the pool that are connected to it, or being connected.
+    members: usize,
+    /// Those that are being connected.
+    dialling: usize,
+    backoff: Backoff,
+}
+
+/// What an [`Endpoints`] says to a wish to dial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// This one, which now counts one more dial and one more member.
+    Dial(usize),
+    /// None before this time, or before a dial that is running has ended.
+    Wait(Option<Instant>),
+    /// All refuse for good, until this time if there is one.
+    Refused(Option<Instant>),
+}
+
+impl Endpoints {
+    pub(crate) fn new(endpoints: &[WeightedEndpoint], backoff: BackoffConfig) -> Self {
+        let mut each: Vec<_> = endpoints
+            .iter()
+            .map(|endpoint| Member {
+                endpoint: Some(endpoint.clone()),
+                ..Member::default()
+            })
+            .collect();
+        if each.is_empty() {
+            each.push(Member::default());
+        }
+        Self {
+            backoff,
+            each: Mutex::new(each),
+        }
+    }
+
+    pub(crate) fn choose(&self, now: Instant) -> Choice {
+        let mut each = self.lock();
+        let mut best: Option<(f64, usize)> = None;
+        let (mut all_refuse, mut next) = (true, None);
+        let mut not_before =
+            |at: Instant| next = Some(next.map_or(at, |next: Instant| next.min(at)));
+        for (index, member) in each.iter().enumerate() {
+            match member.backoff.availability(now) {
+                Availability::Probing if member.dialling > 0 => all_refuse = false,
+                Availability::Open | Availability::Probing => {
+                    // Chance decides between equals, so that not every process begins with the
+                    // same one.
+                    let share = share(member, fastrand::f64());
+                    if best.is_none_or(|(least, _)| share < least) {
+                        best = Some((share, index));
+                    }
+                }
+                Availability::Waiting(at) => {
+                    all_refuse = false;
+                    not_before(at);
+                }
+                Availability::Refused(at) => at.into_iter().for_each(&mut not_before),
+            }
+        }
+        match best {
+            Some((_, index)) => {
+                if let Some(member) = each.get_mut(index) {
+                    member.members += 1;
+                    member.dialling += 1;
+                }
+                Choice::Dial(index)
+            }
+            None if all_refuse => Choice::Refused(next),
+            None => Choice::Wait(next),
+        }
+    }
+
+    pub(crate) fn endpoint(&self, index: usize) -> Option<Endpoint> {
+        let each = self.lock();
+        let weighted = each.get(index)?.endpoint.as_ref()?;
+        Some(weighted.endpoint.clone())
+    }
+
+    /// The dial that [`choose`](Self::choose) counted has ended.
+    pub(crate) fn on_dial_ended(&self, index: usize) {
+        self.with(index, |member, _| member.dialling -= 1);
+    }
+
+    /// A member that was counted is gone, or never came to be.
+    pub(crate) fn on_member_gone(&self, index: usize) {
+        self.with(index, |member, _| member.members -= 1);
+    }
+
+    pub(crate) fn on_connected(&self, index: usize, began: Instant) {
+        self.with(index, |member, _| {
+            member.backoff.on_connected(began, Instant::now());
+        });
+    }
+
+    /// A dial that began at `began`, or what came of it, has failed.
+    pub(crate) fn on_failure(&self, index: usize, began: Instant) {
+        self.with(index, |member, config| {
+            let chance = fastrand::f64();
+            member
+                .backoff
+                .on_failure(config, began, Instant::now(), chance);
+        });
+    }
+
+    pub(crate) fn on_refused(&self, index: usize) {
+        self.with(index, |member, config| {
+            member.backoff.on_refused(config, Instant::now());
+        });
+    }
+
+    /// Forgets every failure.
+    pub(crate) fn forgive(&self) {
+        for member in &mut *self.lock() {
+            member.backoff = Backoff::default();
+        }
+    }
+
+    fn with(&self, index: usize, f: impl FnOnce(&mut Member, &BackoffConfig)) {
+        if let Some(member) = self.lock().get_mut(index) {
+            f(member, &self.backoff);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Member>> {
+        self.each.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How much of its weight an endpoint would have with one more member.
+#[expect(
+    clippy::as_conversions,
+    reason = "there are fewer members than an f64 counts exactly"
+)]
+fn share(member: &Member, chance: f64) -> f64 {
+    let weight = member
+        .endpoint
+        .as_ref()
+        .map_or(1, |endpoint| endpoint.weight);
+    (member.members as f64 + chance) / f64::from(weight.max(1))
+}

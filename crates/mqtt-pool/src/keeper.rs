@@ -1,0 +1,287 @@
+//! The task that keeps a pool as its configuration wants it.
+//!
+//! It is the only one that dials. It closes idle members that are no longer fit, or too many. It
+//! holds the pool weakly and ends as soon as the pool is closed or its last handle is dropped.
+
+use std::{sync::Arc, time::Duration};
+
+use deadpool::managed::{Pool, WeakPool};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{
+    Connect, ConnectContext, DeathNotice, DialError, OnUnavailable, OverdueLease, PoolConfig,
+    endpoints::Choice, handover::Refusal, manager::Manager, member::Member, place::Place,
+    state::State, totals::Reason,
+};
+
+/// How long the numbers that others see may be behind.
+const TICK: Duration = Duration::from_secs(1);
+
+pub(crate) struct Keeper<C: Connect> {
+    pool: WeakPool<Manager<C>>,
+    state: Arc<State>,
+    dials: JoinSet<Option<Dialled<C>>>,
+    period: Duration,
+    next_sweep: Instant,
+}
+
+/// What became of a dial.
+type Dialled<C> = Result<Member<<C as Connect>::Connection>, DialError<<C as Connect>::Error>>;
+
+impl<C: Connect> Keeper<C> {
+    pub(crate) fn new(pool: WeakPool<Manager<C>>, state: Arc<State>) -> Self {
+        let period = period(&state.config);
+        Self {
+            pool,
+            state,
+            dials: JoinSet::new(),
+            period,
+            next_sweep: Instant::now() + period,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        while let Some(next) = self.round() {
+            tokio::select! {
+                biased;
+                () = self.state.closed() => return,
+                Some(dialled) = self.dials.join_next() => self.on_dialled(dialled),
+                () = self.state.woken() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Does all that is to be done now, and says when to come back. `None`: the pool is gone.
+    fn round(&mut self) -> Option<Instant> {
+        let pool = self.pool.upgrade()?;
+        let now = Instant::now();
+        let has_death = self.state.take_death();
+        if has_death || now >= self.next_sweep || self.has_surplus() {
+            self.sweep(&pool, now);
+        }
+        let mut next = (now + TICK).min(self.next_sweep);
+        if let Some(retry_at) = self.dial(&pool, now) {
+            next = next.min(retry_at);
+        }
+        self.report();
+        Some(next)
+    }
+
+    fn has_surplus(&self) -> bool {
+        self.state.idle.value() > 0 && self.surplus() > 0
+    }
+
+    /// How many idle members there are too many.
+    fn surplus(&self) -> usize {
+        let state = &self.state;
+        let unwanted = state.idle.value().saturating_sub(state.idle_room());
+        let above = state.places.value().saturating_sub(state.max_size());
+        unwanted.max(above)
+    }
+
+    /// Closes the idle members that have to go, and counts those that are missing.
+    fn sweep(&mut self, pool: &Pool<Manager<C>>, now: Instant) {
+        self.next_sweep = now + self.period;
+        let wanted = self.state.wanted_idle();
+        let mut surplus = self.surplus();
+        let mut above_wanted = self.state.idle.value().saturating_sub(wanted);
+        let mut expiring = 0;
+        // The members come from the one that is idle for longest.
+        let mut keep = |member: &Member<C::Connection>| {
+            if member.fit_to_return(now).is_err() {
+                above_wanted = above_wanted.saturating_sub(1);
+                return false;
+            }
+            if surplus > 0 || above_wanted > 0 && member.has_idled_out(now) {
+                surplus = surplus.saturating_sub(1);
+                above_wanted = above_wanted.saturating_sub(1);
+                return false;
+            }
+            // One that will not live to the next sweep is replaced now, so that it is not missed.
+            if member.expires_within(self.period, now) {
+                expiring += 1;
+            }
+            true
+        };
+        let mut swept = pool.manager().handover.retain(&mut keep);
+        swept.extend(pool.retain(|member, _| keep(member)).removed);
+        self.state.set_expiring(expiring);
+        // The locks are free again; each closes in a task of its own.
+        for member in swept {
+            let reason = match member.fit_to_return(now) {
+                Err(reason) => reason,
+                Ok(()) if member.has_idled_out(now) => Reason::Idle,
+                Ok(()) => Reason::Surplus,
+            };
+            member.retire(reason);
+        }
+    }
+
+    /// Begins the dials that are wanted and allowed, and says when to try again.
+    fn dial(&mut self, pool: &Pool<Manager<C>>, now: Instant) -> Option<Instant> {
+        let manager = pool.manager();
+        while self.dials.len() < self.state.demand()
+            && self.dials.len() < self.state.config.max_connecting
+            && self.state.places.value() < self.state.max_size()
+        {
+            match self.state.endpoints.choose(now) {
+                Choice::Dial(endpoint) => self.begin(manager, endpoint),
+                Choice::Wait(retry_at) => {
+                    let fails_fast = self.state.config.on_unavailable == OnUnavailable::FailFast;
+                    if fails_fast && self.dials.is_empty() {
+                        manager.handover.refuse(Refusal::Unavailable { retry_at });
+                    }
+                    return retry_at;
+                }
+                Choice::Refused(retry_at) => {
+                    if self.dials.is_empty() {
+                        manager.handover.refuse(Refusal::Unavailable { retry_at });
+                    }
+                    return retry_at;
+                }
+            }
+        }
+        None
+    }
+
+    fn begin(&mut self, manager: &Manager<C>, endpoint: usize) {
+        let dial = Dial::new(&self.state, endpoint);
+        let place = Place::take(&self.state, endpoint);
+        let connect = manager.connect.clone();
+        self.dials
+            .spawn_on(dial.run(connect, place), &self.state.runtime);
+    }
+
+    fn on_dialled(&self, dialled: Result<Option<Dialled<C>>, JoinError>) {
+        let Some(pool) = self.pool.upgrade() else {
+            return;
+        };
+        let (handover, totals) = (&pool.manager().handover, &self.state.totals);
+        match dialled {
+            Ok(None) => {}
+            Ok(Some(Ok(member))) => {
+                totals.connected.add();
+                handover.set_last_error(None);
+                handover.hand(member);
+                self.state.on_change();
+            }
+            Ok(Some(Err(error))) => {
+                match error {
+                    DialError::TimedOut(_) => totals.connect_timed_out.add(),
+                    DialError::Connect(_) | DialError::Panicked => totals.connect_failed.add(),
+                }
+                handover.set_last_error(Some(error));
+            }
+            Err(_panicked) => {
+                totals.connect_failed.add();
+                handover.set_last_error(Some(DialError::Panicked));
+            }
+        }
+    }
+
+    /// Tells of leases that are held too long, once each.
+    fn report(&self) {
+        let Some(leaks) = &self.state.leaks else {
+            return;
+        };
+        for OverdueLease {
+            slot,
+            held,
+            leased_at,
+        } in leaks.newly_overdue()
+        {
+            tracing::warn!(
+                pool = self.state.config.name,
+                slot,
+                ?held,
+                %leased_at,
+                "a lease is held for longer than leak_after"
+            );
+        }
+    }
+}
+
+/// A dial that is counted, until this is dropped.
+struct Dial {
+    state: Arc<State>,
+    endpoint: usize,
+    /// When it began to connect, until its end is known. With a panic it never is.
+    began: Option<Instant>,
+}
+
+impl Dial {
+    fn new(state: &Arc<State>, endpoint: usize) -> Self {
+        state.dialling.add();
+        Self {
+            state: state.clone(),
+            endpoint,
+            began: None,
+        }
+    }
+
+    /// `None`: nobody needed it any more when its turn came.
+    async fn run<C: Connect>(mut self, connect: Arc<C>, place: Place) -> Option<Dialled<C>> {
+        let state = self.state.clone();
+        let _turn = match &state.budget {
+            Some(budget) => budget.turn().await,
+            None => None,
+        };
+        if state.dialling.value() > state.demand() {
+            return None;
+        }
+        let began = Instant::now();
+        self.began = Some(began);
+        let generation = state.generation.current();
+        let context = ConnectContext {
+            slot: place.slot(),
+            endpoint: state.endpoints.endpoint(self.endpoint),
+            notice: DeathNotice::new(&state),
+        };
+        let connect_timeout = state.config.connect_timeout;
+        let result = match timeout(connect_timeout, connect.connect(context)).await {
+            Ok(Ok(connection)) => {
+                state.endpoints.on_connected(self.endpoint, began);
+                let state = state.clone();
+                Ok(Member::new(connection, place, began, generation, state))
+            }
+            Ok(Err(error)) if !connect.is_transient(&error) => {
+                state.endpoints.on_refused(self.endpoint);
+                Err(DialError::Connect(error))
+            }
+            Ok(Err(error)) => {
+                state.endpoints.on_failure(self.endpoint, began);
+                Err(DialError::Connect(error))
+            }
+            Err(_elapsed) => {
+                state.endpoints.on_failure(self.endpoint, began);
+                Err(DialError::TimedOut(connect_timeout))
+            }
+        };
+        self.began = None;
+        Some(result)
+    }
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        if let Some(began) = self.began {
+            self.state.endpoints.on_failure(self.endpoint, began);
+        }
+        self.state.endpoints.on_dial_ended(self.endpoint);
+        self.state.dialling.remove();
+    }
+}
+
+/// Often enough that nothing outlives its limit by more than a quarter.
+fn period(config: &PoolConfig) -> Duration {
+    [config.idle_timeout, config.max_lifetime]
+        .into_iter()
+        .filter_map(|limit| limit.duration())
+        .map(|limit| limit / 4)
+        .fold(Duration::from_secs(30), Duration::min)
+        .max(Duration::from_secs(1))
+}
