@@ -29,7 +29,7 @@
 //!
 //! # How configuration is read
 //!
-//! The crate `config` lays the variables over the file; where it came from is known of each value.
+//! The crate `config` lays the variables over the file, and knows of each value where it is from.
 //! What cannot be read is taken out and told, until the rest can be; then the rules of the rest are
 //! checked, for which what was taken out is as if left out. So there is one account of everything.
 

@@ -1,6 +1,6 @@
 //! Durations as text in configuration structs, for `#[serde(with)]`.
 //!
-//! The text is that of a [`Limit`](crate::Limit) without `never`. A bare number is refused, since
+//! The text is that of a [`Limit`] without `never`. A bare number is refused, since
 //! it does not say its unit.
 //!
 //! ```
