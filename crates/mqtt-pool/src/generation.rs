@@ -23,6 +23,8 @@ pub(crate) struct Generation {
 struct Retirement {
     since: Instant,
     over: Duration,
+    /// What is older than this generation had to go before.
+    oldest_allowed: u64,
 }
 
 impl Generation {
@@ -35,18 +37,27 @@ impl Generation {
     pub(crate) fn advance(&self, over: Duration) {
         let now = Instant::now();
         let mut retirement = self.lock();
-        let left = match *retirement {
-            // Whether it has ended or not, only what is connected since then can be left.
-            Some(before) if before.over > now.saturating_duration_since(before.since) => {
-                before.over - now.saturating_duration_since(before.since)
-            }
-            Some(_) | None => over,
-        };
-        *retirement = Some(Retirement {
-            since: now,
-            over: over.min(left),
+        // Under the lock, so that no member is of a generation that nobody will retire.
+        let ended = self.current.fetch_add(1, Ordering::AcqRel);
+        *retirement = Some(match *retirement {
+            None => Retirement {
+                since: now,
+                over,
+                oldest_allowed: 0,
+            },
+            Some(before) => match before.left(now) {
+                Duration::ZERO => Retirement {
+                    since: now,
+                    over,
+                    oldest_allowed: ended,
+                },
+                left => Retirement {
+                    since: now,
+                    over: over.min(left),
+                    oldest_allowed: before.oldest_allowed,
+                },
+            },
         });
-        self.current.fetch_add(1, Ordering::Release);
     }
 
     /// Whether a member of this generation has to go, where `share`, from 0.0 to 1.0, is its own.
@@ -55,7 +66,8 @@ impl Generation {
             return false;
         }
         self.lock().is_some_and(|retirement| {
-            now.saturating_duration_since(retirement.since) >= part(retirement.over, share)
+            generation < retirement.oldest_allowed
+                || now.saturating_duration_since(retirement.since) >= part(retirement.over, share)
         })
     }
 
@@ -63,5 +75,60 @@ impl Generation {
         self.retirement
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Retirement {
+    fn left(&self, now: Instant) -> Duration {
+        self.over
+            .saturating_sub(now.saturating_duration_since(self.since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    #[tokio::test(start_paused = true)]
+    async fn each_member_goes_at_its_share_of_the_time() {
+        let generation = Generation::default();
+        let born = generation.current();
+        generation.advance(HOUR);
+        let now = Instant::now();
+        for (share, after, is_over) in [
+            (0.0, Duration::ZERO, true),
+            (0.5, HOUR / 4, false),
+            (0.5, HOUR / 2, true),
+            (1.0, HOUR / 2, false),
+            (1.0, HOUR, true),
+        ] {
+            assert_eq!(generation.is_over(born, share, now + after), is_over);
+        }
+        assert!(!generation.is_over(generation.current(), 0.0, now + HOUR));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_retiring_does_not_get_longer_than_it_had() {
+        let generation = Generation::default();
+        let born = generation.current();
+        generation.advance(HOUR);
+        tokio::time::advance(HOUR / 2).await;
+        generation.advance(HOUR * 10);
+        assert!(generation.is_over(born, 1.0, Instant::now() + HOUR / 2));
+    }
+
+    /// One that was in use all the time, and whose key has leaked.
+    #[tokio::test(start_paused = true)]
+    async fn what_had_to_go_stays_over_when_a_younger_one_retires() {
+        let generation = Generation::default();
+        let born = generation.current();
+        generation.advance(Duration::ZERO);
+        let younger = generation.current();
+        generation.advance(HOUR);
+        let now = Instant::now();
+        assert!(generation.is_over(born, 1.0, now));
+        assert!(!generation.is_over(younger, 1.0, now));
     }
 }

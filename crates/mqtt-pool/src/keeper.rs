@@ -13,8 +13,13 @@ use tokio::{
 
 use crate::{
     Connect, ConnectContext, DeathNotice, DialError, OnUnavailable, OverdueLease, PoolConfig,
-    endpoints::Choice, handover::Refusal, manager::Manager, member::Member, place::Place,
-    state::State, totals::Reason,
+    endpoints::Choice,
+    handover::Refusal,
+    manager::Manager,
+    member::{Member, Source},
+    place::Place,
+    state::State,
+    totals::Reason,
 };
 
 /// How long the numbers that others see may be behind.
@@ -63,6 +68,7 @@ impl<C: Connect> Keeper<C> {
         if has_death || now >= self.next_sweep || self.has_surplus() {
             self.sweep(&pool, now);
         }
+        self.offer(&pool, now);
         let mut next = (now + TICK).min(self.next_sweep);
         if let Some(retry_at) = self.dial(&pool, now) {
             next = next.min(retry_at);
@@ -118,6 +124,31 @@ impl<C: Connect> Keeper<C> {
                 Ok(()) => Reason::Surplus,
             };
             member.retire(reason);
+        }
+    }
+
+    /// Gives idle members to callers that came to wait at the moment they were returned.
+    fn offer(&self, pool: &Pool<Manager<C>>, now: Instant) {
+        let handover = &pool.manager().handover;
+        let mut wanted = self.state.expecting.value();
+        if wanted == 0 || self.state.idle.value() == 0 {
+            return;
+        }
+        while wanted > 0
+            && let Some(spare) = handover.take_spare()
+        {
+            wanted -= 1;
+            handover.hand(spare);
+        }
+        let taken = pool.retain(|member, _| {
+            let is_taken = wanted > 0 && member.fit(now).is_ok();
+            wanted -= usize::from(is_taken);
+            !is_taken
+        });
+        for mut member in taken.removed {
+            member.unpark(now);
+            member.source = Source::Handover;
+            handover.hand(member);
         }
     }
 

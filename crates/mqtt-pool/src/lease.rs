@@ -111,7 +111,13 @@ impl<C: Connect> Drop for Lease<C> {
             pool.manager().handover.hand(member);
         } else {
             match object.park() {
-                Ok(()) => drop(object),
+                Ok(()) => {
+                    drop(object);
+                    // For a caller that found nothing idle and came to wait just now.
+                    if state.expecting.value() > 0 {
+                        state.wake();
+                    }
+                }
                 Err(reason) => Object::take(object).retire(reason),
             }
         }

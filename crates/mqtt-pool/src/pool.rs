@@ -5,7 +5,7 @@ use std::{
     future::{Future, poll_fn},
     panic::Location,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{self, Poll, Waker},
     time::Duration,
 };
@@ -40,6 +40,7 @@ pub struct Pool<C: Connect> {
 struct Handles<C: Connect> {
     pool: managed::Pool<Manager<C>>,
     state: Arc<State>,
+    resizing: Mutex<()>,
 }
 
 /// deadpool's own timeouts are not used: there is one for the whole call, ours.
@@ -119,7 +120,11 @@ impl<C: Connect> Pool<C> {
         let keeper = Keeper::new(pool.weak(), state.clone());
         state.runtime.spawn(keeper.run());
         Ok(Self {
-            handles: Arc::new(Handles { pool, state }),
+            handles: Arc::new(Handles {
+                pool,
+                state,
+                resizing: Mutex::new(()),
+            }),
         })
     }
 
@@ -156,7 +161,7 @@ impl<C: Connect> Pool<C> {
         deadline: Option<Instant>,
         leased_at: &'static Location<'static>,
     ) -> Result<Lease<C>, AcquireError<C::Error>> {
-        let Handles { pool, state } = &*self.handles;
+        let Handles { pool, state, .. } = &*self.handles;
         let mut direct = pin!(Some(pool.timeout_get(&DO_NOT_WAIT)));
         // An idle member is there at once, without a timer.
         let first = poll_fn(|context| {
@@ -224,7 +229,7 @@ impl<C: Connect> Pool<C> {
     }
 
     fn refuse(&self, error: PoolError<CreateError>) -> AcquireError<C::Error> {
-        let Handles { pool, state } = &*self.handles;
+        let Handles { pool, state, .. } = &*self.handles;
         match error {
             PoolError::Backend(CreateError::Refused(Refusal::Unavailable { retry_at })) => {
                 state.totals.unavailable.add();
@@ -247,7 +252,7 @@ impl<C: Connect> Pool<C> {
     #[track_caller]
     pub fn try_get(&self) -> Option<Lease<C>> {
         let leased_at = Location::caller();
-        let Handles { pool, state } = &*self.handles;
+        let Handles { pool, state, .. } = &*self.handles;
         let immediate = Attempt::immediate(state.clone());
         let attempt = pin!(ATTEMPT.scope(immediate, pool.timeout_get(&DO_NOT_WAIT)));
         // What is pending is a check, of a member that is closed if it is not awaited.
@@ -313,11 +318,16 @@ impl<C: Connect> Pool<C> {
     ///
     /// That `max_size` is out of range; nothing is changed then.
     pub fn resize(&self, max_size: usize) -> Result<(), ConfigErrors> {
-        let Handles { pool, state } = &*self.handles;
+        let Handles {
+            pool,
+            state,
+            resizing,
+        } = &*self.handles;
         let mut config = state.config.clone();
         config.max_size = max_size;
         config.min_idle = config.min_idle.min(max_size);
         config.validate()?;
+        let _resizing = resizing.lock().unwrap_or_else(PoisonError::into_inner);
         // deadpool only ever grows: its shrinking loses count of permits. A call that gets one of
         // those that are too many waits for a connection instead, in the same order.
         if pool.status().max_size < max_size {
@@ -371,7 +381,8 @@ impl<C: Connect> Pool<C> {
         let (state, started) = (&self.handles.state, Instant::now());
         let before = state.totals.all_gone();
         self.shut();
-        let empty = state.until(|state| state.in_use.value() == 0 && state.closing.value() == 0);
+        // A place is held from the beginning of a dial to the end of a goodbye.
+        let empty = state.until(|state| state.places.value() == 0 && state.closing.value() == 0);
         let _ = timeout_at(deadline, empty).await;
         DrainReport {
             took: started.elapsed(),
@@ -383,7 +394,7 @@ impl<C: Connect> Pool<C> {
 
     /// Closes it, without waiting.
     fn shut(&self) {
-        let Handles { pool, state } = &*self.handles;
+        let Handles { pool, state, .. } = &*self.handles;
         state.set_closed();
         pool.manager().handover.close();
         // Before deadpool's `close`, which drops idle members under its lock; and after it, for

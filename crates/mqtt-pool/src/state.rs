@@ -178,27 +178,30 @@ impl State {
     }
 }
 
-/// A number of things, each of which holds a [`Counted`] or counts itself.
+/// A number of things, each of which counts itself.
+///
+/// Sequentially consistent: a caller that begins to wait and then looks for idle members, and a
+/// member that becomes idle and then looks for callers, must not miss each other.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge(AtomicUsize);
 
 impl Gauge {
     pub(crate) fn value(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::SeqCst)
     }
 
     pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn remove(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Counts one more unless there are already `max`.
     pub(crate) fn add_below(&self, max: usize) -> bool {
         self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |value| {
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |value| {
                 (value < max).then(|| value + 1)
             })
             .is_ok()

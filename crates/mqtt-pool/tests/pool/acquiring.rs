@@ -134,9 +134,10 @@ async fn a_timeout_tells_why_the_last_dial_failed() {
 
     // Until one succeeds.
     server.set_connect(Mood::Prompt);
-    let _lease = pool.get().await.unwrap();
+    let lease = pool.get_with(Instant::now() + seconds(60)).await;
     server.set_connect(Mood::Hangs);
     assert!(pool.get().await.unwrap_err().source().is_none());
+    drop(lease.unwrap());
 }
 
 #[tokio::test(start_paused = true)]

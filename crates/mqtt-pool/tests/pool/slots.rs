@@ -92,6 +92,7 @@ async fn a_failed_or_panicked_dial_frees_its_slot() {
         assert!(error.source().is_some(), "{error:?}");
     }
     server.set_connect(Mood::Prompt);
-    assert_eq!(pool.get().await.unwrap().slot, 0);
+    let lease = pool.get_with(Instant::now() + seconds(60)).await;
+    assert_eq!(lease.unwrap().slot, 0);
     assert_eq!(pool.status().waiting, 0);
 }
