@@ -4,7 +4,10 @@
 //! may be dialled. Members that reach their lifetime thereby move load back to an endpoint that
 //! has returned.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use mqtt_transport::Endpoint;
 use tokio::time::Instant;
@@ -12,6 +15,8 @@ use tokio::time::Instant;
 use crate::{
     BackoffConfig, WeightedEndpoint,
     backoff::{Availability, Backoff},
+    metrics::OfEndpoint,
+    totals::ConnectTotals,
 };
 
 #[derive(Debug)]
@@ -30,6 +35,7 @@ struct Member {
     members: usize,
     /// Those that are being connected.
     dialling: usize,
+    dialled: ConnectTotals,
     backoff: Backoff,
 }
 
@@ -135,6 +141,33 @@ impl Endpoints {
         self.with(index, |member, config| {
             member.backoff.on_refused(config, Instant::now());
         });
+    }
+
+    /// Counts what a dial came to.
+    pub(crate) fn count(&self, index: usize, total: fn(&mut ConnectTotals) -> &mut u64) {
+        self.with(index, |member, _| *total(&mut member.dialled) += 1);
+    }
+
+    /// What metrics call each of them.
+    pub(crate) fn labels(&self) -> Vec<String> {
+        let each = self.lock();
+        let label = |member: &Member| match &member.endpoint {
+            Some(weighted) => weighted.endpoint.to_string(),
+            None => "default".to_owned(),
+        };
+        each.iter().map(label).collect()
+    }
+
+    pub(crate) fn numbers(&self, now: Instant) -> Vec<OfEndpoint> {
+        let each = self.lock();
+        let numbers = |member: &Member| OfEndpoint {
+            connect: member.dialled,
+            backoff: match member.backoff.remaining(now) {
+                Duration::MAX => f64::INFINITY,
+                remaining => remaining.as_secs_f64(),
+            },
+        };
+        each.iter().map(numbers).collect()
     }
 
     /// Forgets every failure.

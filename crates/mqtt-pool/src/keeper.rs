@@ -3,7 +3,7 @@
 //! It is the only one that dials. It closes idle members that are no longer fit, or too many. It
 //! holds the pool weakly and ends as soon as the pool is closed or its last handle is dropped.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use deadpool::managed::{Pool, WeakPool};
 use tokio::{
@@ -19,7 +19,7 @@ use crate::{
     member::{Member, Source},
     place::Place,
     state::State,
-    totals::Reason,
+    totals::{ConnectTotals, Reason},
 };
 
 /// How long the numbers that others see may be behind.
@@ -74,6 +74,7 @@ impl<C: Connect> Keeper<C> {
             next = next.min(retry_at);
         }
         self.report();
+        self.state.publish();
         Some(next)
     }
 
@@ -191,26 +192,16 @@ impl<C: Connect> Keeper<C> {
         let Some(pool) = self.pool.upgrade() else {
             return;
         };
-        let (handover, totals) = (&pool.manager().handover, &self.state.totals);
+        let handover = &pool.manager().handover;
         match dialled {
             Ok(None) => {}
             Ok(Some(Ok(member))) => {
-                totals.connected.add();
                 handover.set_last_error(None);
                 handover.hand(member);
                 self.state.on_change();
             }
-            Ok(Some(Err(error))) => {
-                match error {
-                    DialError::TimedOut(_) => totals.connect_timed_out.add(),
-                    DialError::Connect(_) | DialError::Panicked => totals.connect_failed.add(),
-                }
-                handover.set_last_error(Some(error));
-            }
-            Err(_panicked) => {
-                totals.connect_failed.add();
-                handover.set_last_error(Some(DialError::Panicked));
-            }
+            Ok(Some(Err(error))) => handover.set_last_error(Some(error)),
+            Err(_panicked) => handover.set_last_error(Some(DialError::Panicked)),
         }
     }
 
@@ -276,24 +267,35 @@ impl Dial {
         let result = match timeout(connect_timeout, connect.connect(context)).await {
             Ok(Ok(connection)) => {
                 state.endpoints.on_connected(self.endpoint, began);
+                self.record(began, |totals| &mut totals.connected);
                 let state = state.clone();
                 Ok(Member::new(connection, place, began, generation, state))
             }
             Ok(Err(error)) if !connect.is_transient(&error) => {
                 state.endpoints.on_refused(self.endpoint);
+                self.record(began, |totals| &mut totals.refused);
                 Err(DialError::Connect(error))
             }
             Ok(Err(error)) => {
                 state.endpoints.on_failure(self.endpoint, began);
+                self.record(began, |totals| &mut totals.failed);
                 Err(DialError::Connect(error))
             }
             Err(_elapsed) => {
                 state.endpoints.on_failure(self.endpoint, began);
+                self.record(began, |totals| &mut totals.timed_out);
                 Err(DialError::TimedOut(connect_timeout))
             }
         };
         self.began = None;
         Some(result)
+    }
+
+    fn record(&self, began: Instant, total: fn(&mut ConnectTotals) -> &mut u64) {
+        self.state.endpoints.count(self.endpoint, total);
+        if let Some(time) = self.state.metrics.connect_time(self.endpoint) {
+            time.record(began.elapsed());
+        }
     }
 }
 
@@ -301,6 +303,10 @@ impl Drop for Dial {
     fn drop(&mut self) {
         if let Some(began) = self.began {
             self.state.endpoints.on_failure(self.endpoint, began);
+            // Otherwise the pool was closed and has ended it.
+            if thread::panicking() {
+                self.record(began, |totals| &mut totals.panicked);
+            }
         }
         self.state.endpoints.on_dial_ended(self.endpoint);
         self.state.dialling.remove();

@@ -79,6 +79,15 @@ impl Leaks {
         overdue
     }
 
+    pub(crate) fn count_overdue(&self) -> usize {
+        let now = Instant::now();
+        let leases = self.lock();
+        let leases = leases.values();
+        leases
+            .filter(|lease| lease.is_overdue(self.after, now))
+            .count()
+    }
+
     /// Those that are held too long and have not been answered here before.
     pub(crate) fn newly_overdue(&self) -> Vec<OverdueLease> {
         let now = Instant::now();

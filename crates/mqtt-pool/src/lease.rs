@@ -34,6 +34,8 @@ pub struct Lease<C: Connect> {
     state: Arc<State>,
     /// Its number where leases are watched.
     watched: Option<u64>,
+    /// Where `record_hold` asks for it.
+    since: Option<Instant>,
 }
 
 impl<C: Connect> Lease<C> {
@@ -49,6 +51,7 @@ impl<C: Connect> Lease<C> {
                 .as_ref()
                 .map(|leaks| leaks.begin(object.slot(), leased_at)),
             object: Some(object),
+            since: state.config.record_hold.then(Instant::now),
             state: state.clone(),
         }
     }
@@ -90,6 +93,9 @@ impl<C: Connect> Lease<C> {
         self.state.in_use.remove();
         if let (Some(leaks), Some(number)) = (&self.state.leaks, self.watched.take()) {
             leaks.end(number);
+        }
+        if let (Some(since), Some(hold)) = (self.since, self.state.metrics.hold()) {
+            hold.record(since.elapsed());
         }
         Some(object)
     }

@@ -80,6 +80,7 @@ mod leaks;
 mod lease;
 mod manager;
 mod member;
+mod metrics;
 mod place;
 mod pool;
 mod state;
@@ -88,6 +89,7 @@ mod totals;
 
 use std::time::Duration;
 
+pub use self::metrics::{SECONDS_BUCKETS, describe_metrics};
 pub use budget::DialBudget;
 pub use config::{BackoffConfig, OnUnavailable, PoolConfig};
 pub use connect::{Connect, ConnectContext, DeathNotice, Pooled};
@@ -97,6 +99,7 @@ pub use leaks::OverdueLease;
 pub use lease::Lease;
 pub use pool::{DrainReport, Pool};
 pub use status::Status;
+pub use totals::{AcquireTotals, ClosedTotals, ConnectTotals, Totals};
 
 #[doc(no_inline)]
 pub use mqtt_transport::{ConfigError, ConfigErrors, Endpoint, Limit, ParseLimitError};

@@ -19,13 +19,14 @@ use tokio::{
 
 use crate::{
     AcquireError, ConfigErrors, Connect, DialBudget, Lease, OverdueLease, Phase, PoolConfig,
-    Status, WeightedEndpoint,
+    Status, Totals, WeightedEndpoint,
     handover::Refusal,
     keeper::Keeper,
     leaks::Leaks,
     manager::{ATTEMPT, Attempt, CreateError, Manager},
     member::Source,
     state::State,
+    totals::{Count, Counts},
 };
 
 /// A pool of what `C` connects. Clones are handles to the same pool.
@@ -170,8 +171,7 @@ impl<C: Connect> Pool<C> {
         });
         let phase = match first.await {
             Poll::Ready(Ok(object)) => {
-                state.totals.immediate.add();
-                return self.lease(object, leased_at);
+                return self.lease(object, leased_at, |totals| &totals.immediate);
             }
             Poll::Ready(Err(PoolError::Timeout(TimeoutType::Wait))) => Phase::Queue,
             Poll::Ready(Err(error)) => return Err(self.refuse(error)),
@@ -193,14 +193,15 @@ impl<C: Connect> Pool<C> {
         // From here on the call no longer counts as waiting.
         direct.set(None);
         let waited = started.elapsed();
+        state.metrics.acquire_wait().record(waited);
         match result {
             Ok(Ok(object)) => {
-                match object.source {
-                    Source::Idle => state.totals.waited.add(),
-                    Source::Dial => state.totals.dialled.add(),
-                    Source::Handover => state.totals.handed_over.add(),
-                }
-                self.lease(object, leased_at)
+                let source = object.source;
+                self.lease(object, leased_at, |totals| match source {
+                    Source::Idle => &totals.waited,
+                    Source::Dial => &totals.dialled,
+                    Source::Handover => &totals.handed_over,
+                })
             }
             Ok(Err(error)) => Err(self.refuse(error)),
             Err(phase) => {
@@ -219,13 +220,24 @@ impl<C: Connect> Pool<C> {
         &self,
         object: Object<Manager<C>>,
         leased_at: &'static Location<'static>,
+        outcome: impl FnOnce(&Counts) -> &Count,
     ) -> Result<Lease<C>, AcquireError<C::Error>> {
-        let lease = Lease::new(object, &self.handles.state, leased_at);
+        let state = &self.handles.state;
+        let lease = Lease::new(object, state, leased_at);
         // deadpool hands out what was on its way when it was closed.
-        if self.handles.state.is_closed() {
-            return Err(AcquireError::Closed);
+        if state.is_closed() {
+            return Err(self.refuse_closed());
         }
+        outcome(&state.totals).add();
         Ok(lease)
+    }
+
+    fn refuse_closed(&self) -> AcquireError<C::Error> {
+        let state = &self.handles.state;
+        state.totals.closed.add();
+        // There is no keeper any more to do it.
+        state.publish();
+        AcquireError::Closed
     }
 
     fn refuse(&self, error: PoolError<CreateError>) -> AcquireError<C::Error> {
@@ -244,7 +256,7 @@ impl<C: Connect> Pool<C> {
             | PoolError::Closed
             | PoolError::Timeout(_)
             | PoolError::NoRuntimeSpecified
-            | PoolError::PostCreateHook(_) => AcquireError::Closed,
+            | PoolError::PostCreateHook(_) => self.refuse_closed(),
         }
     }
 
@@ -257,10 +269,9 @@ impl<C: Connect> Pool<C> {
         let attempt = pin!(ATTEMPT.scope(immediate, pool.timeout_get(&DO_NOT_WAIT)));
         // What is pending is a check, of a member that is closed if it is not awaited.
         match attempt.poll(&mut task::Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(object)) => {
-                state.totals.immediate.add();
-                self.lease(object, leased_at).ok()
-            }
+            Poll::Ready(Ok(object)) => self
+                .lease(object, leased_at, |totals| &totals.immediate)
+                .ok(),
             Poll::Ready(Err(_)) | Poll::Pending => None,
         }
     }
@@ -296,6 +307,19 @@ impl<C: Connect> Pool<C> {
     /// The pool in numbers, now.
     pub fn status(&self) -> Status {
         self.handles.state.status()
+    }
+
+    /// What the pool has done so far.
+    pub fn totals(&self) -> Totals {
+        self.handles.state.totals()
+    }
+
+    /// Has the pool's metrics go to the recorder of the calling thread, or of the process, as it is
+    /// now: for a recorder that was installed after the pool was made.
+    ///
+    /// Counters count from this call on. See [`describe_metrics`](crate::describe_metrics).
+    pub fn rebind_metrics(&self) {
+        self.handles.state.rebind_metrics();
     }
 
     /// The options it was made with.

@@ -7,11 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
+    time::Instant,
 };
 
 use crate::{
-    DialBudget, PoolConfig, Status, WeightedEndpoint, endpoints::Endpoints, generation::Generation,
-    leaks::Leaks, place::Slots, totals::Totals,
+    DialBudget, PoolConfig, Status, Totals, WeightedEndpoint,
+    endpoints::Endpoints,
+    generation::Generation,
+    leaks::Leaks,
+    metrics::{Labels, Metrics, Numbers, OfEndpoint},
+    place::Slots,
+    totals::{ConnectTotals, Counts},
 };
 
 #[derive(Debug)]
@@ -22,7 +28,8 @@ pub(crate) struct State {
     pub(crate) generation: Generation,
     pub(crate) leaks: Option<Leaks>,
     pub(crate) slots: Slots,
-    pub(crate) totals: Totals,
+    pub(crate) totals: Counts,
+    pub(crate) metrics: Metrics,
     /// Where what outlives its caller runs: dials and goodbyes.
     pub(crate) runtime: Handle,
     /// `max_size` until it is resized.
@@ -58,13 +65,15 @@ impl State {
         budget: Option<DialBudget>,
         runtime: Handle,
     ) -> Self {
+        let endpoints = Endpoints::new(endpoints, config.backoff.clone());
         Self {
+            metrics: Metrics::new(&labels(&config, &endpoints)),
             budget,
-            endpoints: Endpoints::new(endpoints, config.backoff.clone()),
+            endpoints,
             generation: Generation::default(),
             leaks: config.leak_after.duration().map(Leaks::new),
             slots: Slots::default(),
-            totals: Totals::default(),
+            totals: Counts::default(),
             runtime,
             max_size: AtomicUsize::new(config.max_size),
             expiring: AtomicUsize::new(0),
@@ -94,6 +103,49 @@ impl State {
             waiting: self.queued.value() + self.expecting.value(),
             max_size: self.max_size(),
         }
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals_with(&self.endpoints.numbers(Instant::now()))
+    }
+
+    fn totals_with(&self, endpoints: &[OfEndpoint]) -> Totals {
+        let connect = endpoints.iter().map(|endpoint| endpoint.connect);
+        self.totals
+            .with(connect.fold(ConnectTotals::default(), ConnectTotals::plus))
+    }
+
+    /// Tells the recorder where the pool stands.
+    pub(crate) fn publish(&self) {
+        self.metrics.publish(|| {
+            let mut endpoints = self.endpoints.numbers(Instant::now());
+            let (mut status, mut leases_overdue) = (self.status(), 0);
+            if self.is_closed() {
+                // What is left of the pool is what is leased and what is being closed.
+                status.idle = 0;
+                status.connecting = 0;
+                status.waiting = 0;
+                status.max_size = 0;
+                for endpoint in &mut endpoints {
+                    endpoint.backoff = 0.0;
+                }
+            } else if let Some(leaks) = &self.leaks {
+                leases_overdue = leaks.count_overdue();
+            }
+            Numbers {
+                status,
+                closing: self.closing.value(),
+                leases_overdue,
+                totals: self.totals_with(&endpoints),
+                endpoints,
+            }
+        });
+    }
+
+    /// Has the numbers go to the recorder that there is now, from now on.
+    pub(crate) fn rebind_metrics(&self) {
+        self.metrics.rebind(&labels(&self.config, &self.endpoints));
+        self.publish();
     }
 
     pub(crate) fn max_size(&self) -> usize {
@@ -151,6 +203,7 @@ impl State {
     pub(crate) fn set_closed(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
         self.closed.send_replace(true);
+        self.publish();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -164,6 +217,10 @@ impl State {
 
     pub(crate) fn on_change(&self) {
         self.changed.notify_waiters();
+        if self.is_closed() {
+            // The keeper, who did that, has ended.
+            self.publish();
+        }
     }
 
     /// Waits until `is_reached`, which is asked again at every change of a number.
@@ -175,6 +232,14 @@ impl State {
             }
             changed.await;
         }
+    }
+}
+
+fn labels<'a>(config: &'a PoolConfig, endpoints: &Endpoints) -> Labels<'a> {
+    Labels {
+        pool: &config.name,
+        endpoints: endpoints.labels(),
+        record_hold: config.record_hold,
     }
 }
 

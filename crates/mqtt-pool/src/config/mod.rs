@@ -104,6 +104,10 @@ pub struct PoolConfig {
     /// After how long a lease that is still held is reported as perhaps forgotten; it is not taken
     /// away. `never` by default, for only the caller knows what is long. Not zero.
     pub leak_after: Limit,
+    /// Whether the time for which each lease was held is recorded, in `mqtt_pool_hold_seconds` (see
+    /// [`describe_metrics`](crate::describe_metrics)). Default `false`, because it costs every lease
+    /// two looks at the clock and an entry in a histogram.
+    pub record_hold: bool,
     /// How the pool goes on when it cannot connect.
     pub backoff: BackoffConfig,
 }
@@ -139,6 +143,7 @@ impl Default for PoolConfig {
             check_after: Limit::Never,
             check_timeout: Duration::from_secs(1),
             leak_after: Limit::Never,
+            record_hold: false,
             backoff: BackoffConfig::default(),
         }
     }
@@ -309,5 +314,6 @@ setters! {
     with_check_after check_after: Limit,
     with_check_timeout check_timeout: Duration,
     with_leak_after leak_after: Limit,
+    with_record_hold record_hold: bool,
     with_backoff backoff: BackoffConfig,
 }

@@ -155,6 +155,7 @@ on_unavailable = "wait"
 check_after = "never"
 check_timeout = "1s"
 leak_after = "never"
+record_hold = false
 
 [backoff]
 base = "250ms"
@@ -190,6 +191,7 @@ fn what_is_written_is_read_back() {
         .with_check_after(seconds(60))
         .with_check_timeout(seconds(4))
         .with_leak_after(seconds(90))
+        .with_record_hold(true)
         .with_backoff(
             BackoffConfig::default()
                 .with_base(seconds(1))
