@@ -6,5 +6,6 @@ mod configuring;
 mod idling;
 mod leasing;
 mod living;
+mod metering;
 mod server;
 mod slots;
