@@ -35,19 +35,24 @@ impl DialBudget {
         Self(Arc::new(Budget::new(at_once, Some(pace))))
     }
 
-    /// Waits for the turn of a dial, which lasts until the answer is dropped.
-    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    /// Waits for the turn of a dial, which lasts until the answer is dropped. `None`: it is not
+    /// needed any more, and takes nothing from those that are.
+    pub(crate) async fn turn(&self, is_needed: impl Fn() -> bool) -> Option<SemaphorePermit<'_>> {
         let Budget { at_once, pace } = &*self.0;
         // The semaphore is never closed.
-        let turn = at_once.acquire().await.ok();
-        if let Some((pace, next)) = pace {
-            let mut next = next.lock().await;
-            if let Some(next) = *next {
-                sleep_until(next).await;
-            }
-            *next = Some(Instant::now() + *pace);
+        let turn = at_once.acquire().await.ok()?;
+        let Some((pace, next)) = pace else {
+            return is_needed().then_some(turn);
+        };
+        let mut next = next.lock().await;
+        if let Some(next) = *next {
+            sleep_until(next).await;
         }
-        turn
+        if !is_needed() {
+            return None;
+        }
+        *next = Some(Instant::now() + *pace);
+        Some(turn)
     }
 }
 

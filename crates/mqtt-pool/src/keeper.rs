@@ -248,13 +248,12 @@ impl Dial {
     /// `None`: nobody needed it any more when its turn came.
     async fn run<C: Connect>(mut self, connect: Arc<C>, place: Place) -> Option<Dialled<C>> {
         let state = self.state.clone();
+        let is_needed = || state.dialling.value() <= state.demand();
         let _turn = match &state.budget {
-            Some(budget) => budget.turn().await,
-            None => None,
+            Some(budget) => Some(budget.turn(is_needed).await?),
+            None if is_needed() => None,
+            None => return None,
         };
-        if state.dialling.value() > state.demand() {
-            return None;
-        }
         let began = Instant::now();
         self.began = Some(began);
         let generation = state.generation.current();

@@ -1,9 +1,11 @@
 //! The pool against a server that counts, in virtual time.
 
 mod acquiring;
+mod budgeting;
 mod closing;
 mod configuring;
 mod idling;
+mod leaking;
 mod leasing;
 mod living;
 mod metering;
