@@ -26,6 +26,8 @@ pub(crate) struct Backoff {
     failed_at: Option<Instant>,
     /// When the first dial after the last failure succeeded.
     healthy_since: Option<Instant>,
+    /// When everything was forgiven. What began before is, too.
+    forgiven_at: Option<Instant>,
     pause: Pause,
 }
 
@@ -51,6 +53,14 @@ pub(crate) enum Availability {
 }
 
 impl Backoff {
+    /// One to which nothing counts that began before `now`.
+    pub(crate) fn forgiven(now: Instant) -> Self {
+        Self {
+            forgiven_at: Some(now),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn availability(&self, now: Instant) -> Availability {
         match self.pause {
             Pause::Until(at) if at > now => Availability::Waiting(at),
@@ -78,7 +88,7 @@ impl Backoff {
         now: Instant,
         chance: f64,
     ) {
-        if self.failed_at.is_some_and(|failed| began <= failed) {
+        if self.failed_at.is_some_and(|failed| began <= failed) || self.is_forgiven(began) {
             return;
         }
         self.count_failure(config, now);
@@ -93,13 +103,23 @@ impl Backoff {
             .map_or(Pause::Refused(None), Pause::Until);
     }
 
-    /// The endpoint has refused in a way that another attempt will not mend.
-    pub(crate) fn on_refused(&mut self, config: &BackoffConfig, now: Instant) {
+    /// The endpoint has refused a dial that began at `began` in a way that another attempt will
+    /// not mend.
+    pub(crate) fn on_refused(&mut self, config: &BackoffConfig, began: Instant, now: Instant) {
+        if self.is_forgiven(began) {
+            return;
+        }
         self.count_failure(config, now);
         self.pause = Pause::Refused(match config.retry_refused_after {
             Limit::Never => None,
             Limit::After(after) => now.checked_add(after),
         });
+    }
+
+    /// Not what began at that very moment: a clock that stands still must not allow for dials
+    /// without a pause.
+    fn is_forgiven(&self, began: Instant) -> bool {
+        self.forgiven_at.is_some_and(|forgiven| began < forgiven)
     }
 
     fn count_failure(&mut self, config: &BackoffConfig, now: Instant) {
@@ -204,7 +224,7 @@ mod tests {
     #[test]
     fn a_refusal_stops_and_is_probed_once_in_a_while() {
         let (mut backoff, now) = (Backoff::default(), Instant::now());
-        backoff.on_refused(&config(), now);
+        backoff.on_refused(&config(), now, now);
         let again = now + SECOND * 300;
         assert_eq!(
             backoff.availability(now),
@@ -212,7 +232,19 @@ mod tests {
         );
         assert_eq!(backoff.availability(again), Availability::Probing);
 
-        backoff.on_refused(&config().with_retry_refused_after(Limit::Never), now);
+        let never = config().with_retry_refused_after(Limit::Never);
+        backoff.on_refused(&never, again, again);
         assert_eq!(backoff.availability(again), Availability::Refused(None));
+    }
+
+    #[test]
+    fn what_began_before_it_was_forgiven_is_forgiven() {
+        let before = Instant::now();
+        let now = before + SECOND;
+        let mut backoff = Backoff::forgiven(now);
+        backoff.on_failure(&config(), before, now, 1.0);
+        backoff.on_refused(&config(), before, now);
+        assert_eq!(backoff.availability(now), Availability::Open);
+        assert_eq!(fail(&mut backoff, now), SECOND);
     }
 }

@@ -137,9 +137,10 @@ impl Endpoints {
         });
     }
 
-    pub(crate) fn on_refused(&self, index: usize) {
+    /// A dial that began at `began` was refused for good.
+    pub(crate) fn on_refused(&self, index: usize, began: Instant) {
         self.with(index, |member, config| {
-            member.backoff.on_refused(config, Instant::now());
+            member.backoff.on_refused(config, began, Instant::now());
         });
     }
 
@@ -172,8 +173,9 @@ impl Endpoints {
 
     /// Forgets every failure.
     pub(crate) fn forgive(&self) {
+        let now = Instant::now();
         for member in &mut *self.lock() {
-            member.backoff = Backoff::default();
+            member.backoff = Backoff::forgiven(now);
         }
     }
 

@@ -92,8 +92,13 @@ impl<C: Connect> Handover<C> {
         }
     }
 
-    /// Gives a member to whoever waits for longest, or keeps it.
+    /// Gives a member to whoever waits for longest, or keeps it, if it is fit.
     pub(crate) fn hand(&self, member: Member<C::Connection>) {
+        // It may have been retired, or have died, while it was dialled.
+        if let Err(reason) = member.fit_to_return(Instant::now()) {
+            member.retire(reason);
+            return;
+        }
         let mut answer = Ok(member);
         let mut inner = self.lock();
         while let Some(caller) = inner.callers.pop_front() {

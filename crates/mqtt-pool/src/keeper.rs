@@ -196,6 +196,7 @@ impl<C: Connect> Keeper<C> {
         match dialled {
             Ok(None) => {}
             Ok(Some(Ok(member))) => {
+                member.blame_if_stillborn();
                 handover.set_last_error(None);
                 handover.hand(member);
                 self.state.on_change();
@@ -271,7 +272,7 @@ impl Dial {
                 Ok(Member::new(connection, place, began, generation, state))
             }
             Ok(Err(error)) if !connect.is_transient(&error) => {
-                state.endpoints.on_refused(self.endpoint);
+                state.endpoints.on_refused(self.endpoint, began);
                 self.record(began, |totals| &mut totals.refused);
                 Err(DialError::Connect(error))
             }

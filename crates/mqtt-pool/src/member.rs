@@ -109,6 +109,16 @@ impl<T: Pooled> Member<T> {
         self.reason = None;
     }
 
+    /// Has its endpoint answer for it if it is dead already. That its holder has ended it is not
+    /// possible, for it has had none.
+    pub(crate) fn blame_if_stillborn(&self) {
+        if !self.is_usable()
+            && let Some(place) = &self.place
+        {
+            self.state.endpoints.on_failure(place.endpoint(), self.born);
+        }
+    }
+
     /// Whether it may be handed out, or stay idle.
     pub(crate) fn fit(&self, now: Instant) -> Result<(), Reason> {
         self.fit_to_return(now)?;
