@@ -94,8 +94,8 @@ impl<C: Connect> Handover<C> {
 
     /// Gives a member to whoever waits for longest, or keeps it, if it is fit.
     pub(crate) fn hand(&self, member: Member<C::Connection>) {
-        // It may have been retired, or have died, while it was dialled.
-        if let Err(reason) = member.fit_to_return(Instant::now()) {
+        // It may have been retired, have died or become one too many while it was dialled.
+        if let Err(reason) = member.fit_to_serve(Instant::now()) {
             member.retire(reason);
             return;
         }

@@ -86,8 +86,7 @@ impl<C: Connect> Keeper<C> {
     fn surplus(&self) -> usize {
         let state = &self.state;
         let unwanted = state.idle.value().saturating_sub(state.idle_room());
-        let above = state.places.value().saturating_sub(state.max_size());
-        unwanted.max(above)
+        unwanted.max(state.above_max_size())
     }
 
     /// Closes the idle members that have to go, and counts those that are missing.
@@ -99,7 +98,7 @@ impl<C: Connect> Keeper<C> {
         let mut expiring = 0;
         // The members come from the one that is idle for longest.
         let mut keep = |member: &Member<C::Connection>| {
-            if member.fit_to_return(now).is_err() {
+            if member.fit_to_stay(now).is_err() {
                 above_wanted = above_wanted.saturating_sub(1);
                 return false;
             }
@@ -119,7 +118,7 @@ impl<C: Connect> Keeper<C> {
         self.state.set_expiring(expiring);
         // The locks are free again; each closes in a task of its own.
         for member in swept {
-            let reason = match member.fit_to_return(now) {
+            let reason = match member.fit_to_stay(now) {
                 Err(reason) => reason,
                 Ok(()) if member.has_idled_out(now) => Reason::Idle,
                 Ok(()) => Reason::Surplus,
@@ -246,10 +245,10 @@ impl Dial {
         }
     }
 
-    /// `None`: nobody needed it any more when its turn came.
+    /// `None`: when its turn came nobody needed it any more, or the pool had been resized.
     async fn run<C: Connect>(mut self, connect: Arc<C>, place: Place) -> Option<Dialled<C>> {
         let state = self.state.clone();
-        let is_needed = || state.dialling.value() <= state.demand();
+        let is_needed = || state.dialling.value() <= state.demand() && !state.is_above_max_size();
         let _turn = match &state.budget {
             Some(budget) => Some(budget.turn(is_needed).await?),
             None if is_needed() => None,

@@ -108,8 +108,7 @@ impl<C: Connect> Drop for Lease<C> {
         };
         let state = &self.state;
         if state.expecting.value() > 0
-            && !state.is_above_max_size()
-            && object.fit_to_return(Instant::now()).is_ok()
+            && object.fit_to_serve(Instant::now()).is_ok()
             && let Some(pool) = Object::pool(&object)
         {
             let mut member = Object::take(object);

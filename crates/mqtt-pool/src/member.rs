@@ -119,9 +119,9 @@ impl<T: Pooled> Member<T> {
         }
     }
 
-    /// Whether it may be handed out, or stay idle.
+    /// Whether it may be leased after it has lain idle.
     pub(crate) fn fit(&self, now: Instant) -> Result<(), Reason> {
-        self.fit_to_return(now)?;
+        self.fit_to_serve(now)?;
         // What is kept warm may lie idle for longer.
         if self.has_idled_out(now) && self.state.idle.value() > self.state.config.min_idle {
             return Err(Reason::Idle);
@@ -129,8 +129,17 @@ impl<T: Pooled> Member<T> {
         Ok(())
     }
 
-    /// Whether it may go back after use, however long it lay idle before.
-    pub(crate) fn fit_to_return(&self, now: Instant) -> Result<(), Reason> {
+    /// Whether it may be handed to a caller, or become idle.
+    pub(crate) fn fit_to_serve(&self, now: Instant) -> Result<(), Reason> {
+        self.fit_to_stay(now)?;
+        match self.state.above_max_size() {
+            0 => Ok(()),
+            _ => Err(Reason::Surplus),
+        }
+    }
+
+    /// Whether it is not dead, too old or retired.
+    pub(crate) fn fit_to_stay(&self, now: Instant) -> Result<(), Reason> {
         if !self.is_usable() {
             return Err(Reason::Dead);
         }
@@ -160,9 +169,9 @@ impl<T: Pooled> Member<T> {
     /// Marks it idle, if it may be kept.
     pub(crate) fn park(&mut self) -> Result<(), Reason> {
         let now = Instant::now();
-        self.fit_to_return(now)?;
+        self.fit_to_serve(now)?;
         let state = &self.state;
-        if state.is_above_max_size() || !state.idle.add_below(state.idle_room()) {
+        if !state.idle.add_below(state.idle_room()) {
             return Err(Reason::Surplus);
         }
         self.idle_since = Some(now);
@@ -234,6 +243,9 @@ impl<T: Pooled> Drop for Member<T> {
             None => Reason::Surplus,
         };
         self.count_out(reason);
+        if let Some(place) = &mut self.place {
+            place.leave();
+        }
         let Some(connection) = self.connection.take() else {
             return;
         };

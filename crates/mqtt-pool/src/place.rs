@@ -46,6 +46,7 @@ pub(crate) struct Place {
     slot: u32,
     endpoint: usize,
     counts: bool,
+    leaves: bool,
     state: Arc<State>,
 }
 
@@ -57,6 +58,7 @@ impl Place {
             slot: state.slots.lease(),
             endpoint,
             counts: true,
+            leaves: false,
             state: state.clone(),
         }
     }
@@ -70,12 +72,23 @@ impl Place {
         self.endpoint
     }
 
+    /// Its member is saying goodbye; the place stays taken.
+    pub(crate) fn leave(&mut self) {
+        if self.counts && !self.leaves {
+            self.leaves = true;
+            self.state.leaving.add();
+        }
+    }
+
     /// Makes room for another member; the slot stays taken. For a member that its server no
     /// longer has.
     pub(crate) fn vacate(&mut self) {
         if self.counts {
             self.counts = false;
             self.state.places.remove();
+            if self.leaves {
+                self.state.leaving.remove();
+            }
             self.state.endpoints.on_member_gone(self.endpoint);
             self.state.wake();
         }

@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) in_use: Gauge,
     /// Members that count towards `max_size`: connected, being connected, or saying goodbye.
     pub(crate) places: Gauge,
+    /// Those of them that are saying goodbye.
+    pub(crate) leaving: Gauge,
     pub(crate) dialling: Gauge,
     pub(crate) closing: Gauge,
     /// Callers that wait for room.
@@ -80,6 +82,7 @@ impl State {
             idle: Gauge::default(),
             in_use: Gauge::default(),
             places: Gauge::default(),
+            leaving: Gauge::default(),
             dialling: Gauge::default(),
             closing: Gauge::default(),
             queued: Gauge::default(),
@@ -152,9 +155,11 @@ impl State {
         self.max_size.load(Ordering::Relaxed)
     }
 
-    /// Whether there are more members than there may be.
-    pub(crate) fn is_above_max_size(&self) -> bool {
-        self.places.value() > self.max_size()
+    /// How many members there are too many. One that is leaving is not among them: nobody else has
+    /// to go in its place.
+    pub(crate) fn above_max_size(&self) -> usize {
+        let staying = self.places.value().saturating_sub(self.leaving.value());
+        staying.saturating_sub(self.max_size())
     }
 
     pub(crate) fn set_max_size(&self, max_size: usize) {
