@@ -58,8 +58,18 @@ pub trait Pooled: Send + 'static {
     /// usable. By default it did.
     ///
     /// The pool backs off from an endpoint whose connections fail soon after they are made. Answer
-    /// `false` for what its holder has ended.
+    /// `false` for what its holder has ended: its peer may not know yet, so that it counts towards
+    /// `max_size` until it is closed.
     fn has_failed(&self) -> bool {
+        true
+    }
+
+    /// Whether its next holder finds it as one that was just made, asked when a lease of it is
+    /// returned and it is usable. By default it is.
+    ///
+    /// If not, as with a session whose subscriptions are still open, it is closed and counted as
+    /// discarded. Whoever shares it meanwhile is not asked. A panic counts as `false`.
+    fn is_clean(&self) -> bool {
         true
     }
 

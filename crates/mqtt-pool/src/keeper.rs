@@ -248,7 +248,8 @@ impl Dial {
     /// `None`: when its turn came nobody needed it any more, or the pool had been resized.
     async fn run<C: Connect>(mut self, connect: Arc<C>, place: Place) -> Option<Dialled<C>> {
         let state = self.state.clone();
-        let is_needed = || state.dialling.value() <= state.demand() && !state.is_above_max_size();
+        let is_needed =
+            || state.dialling.value() <= state.demand() && state.places.value() <= state.max_size();
         let _turn = match &state.budget {
             Some(budget) => Some(budget.turn(is_needed).await?),
             None if is_needed() => None,

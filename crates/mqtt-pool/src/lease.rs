@@ -22,8 +22,8 @@ use crate::{
 ///
 /// On drop the member goes back, to be the next that is leased; or to the caller who waits for
 /// longest, also if that one has been promised a dial. It is closed in the background instead if it
-/// is unusable, has reached its lifetime or is of a generation that is retired, if there are
-/// `max_idle` already, and if the pool is closed or gone.
+/// is unusable or [not clean](crate::Pooled::is_clean), has reached its lifetime or is of a
+/// generation that is retired, if there are `max_idle` already, and if the pool is closed or gone.
 ///
 /// That its holder panics makes no difference; a connection that is then in the middle of
 /// something has to say so through [`is_usable`](crate::Pooled::is_usable).
@@ -107,7 +107,10 @@ impl<C: Connect> Drop for Lease<C> {
             return;
         };
         let state = &self.state;
-        if state.expecting.value() > 0
+        // One that has died is told apart below.
+        if !object.is_clean() && object.fit_to_stay(Instant::now()).is_ok() {
+            Object::take(object).retire(Reason::Discarded);
+        } else if state.expecting.value() > 0
             && object.fit_to_serve(Instant::now()).is_ok()
             && let Some(pool) = Object::pool(&object)
         {

@@ -204,6 +204,11 @@ impl<T: Pooled> Member<T> {
         self.ask(Pooled::is_usable)
     }
 
+    /// Whether the next holder can have it.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.ask(Pooled::is_clean)
+    }
+
     fn ask(&self, question: impl Fn(&T) -> bool) -> bool {
         self.connection.as_ref().is_some_and(|connection| {
             catch_unwind(AssertUnwindSafe(|| question(connection))).unwrap_or(false)
@@ -216,8 +221,10 @@ impl<T: Pooled> Member<T> {
         self.state.totals.gone(reason).add();
         if reason == Reason::Dead {
             let is_young = self.born.elapsed() < self.state.config.backoff.stable_after;
-            if let Some(place) = &mut self.place {
-                if is_young && self.connection.as_ref().is_some_and(has_failed) {
+            if let Some(place) = &mut self.place
+                && self.connection.as_ref().is_some_and(has_failed)
+            {
+                if is_young {
                     self.state.endpoints.on_failure(place.endpoint(), self.born);
                 }
                 // Its server does not have it any more.

@@ -99,6 +99,23 @@ async fn a_panic_of_is_usable_costs_only_its_member() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_not_clean_does_not_go_back() {
+    let server = Server::default();
+    let pool = server.pool(|config| config.with_max_size(1));
+    let lease = pool.get().await.unwrap();
+    let dirty = lease.dirty.clone();
+    drop(lease);
+    // Only its return counts.
+    dirty.store(true, Ordering::Relaxed);
+    let lease = pool.get().await.unwrap();
+    assert_eq!(lease.id, 0);
+    drop(lease);
+    assert_eq!(pool.status().size, 0);
+    assert_eq!(pool.get().await.unwrap().id, 1);
+    assert_eq!(server.goodbyes(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lease_may_end_where_there_is_no_runtime() {
     let server = Server::default();
     let pool = server.pool(|config| config.with_max_size(2));

@@ -145,6 +145,8 @@ pub(crate) struct Connection {
     pub(crate) slot: u32,
     pub(crate) alive: Arc<AtomicBool>,
     pub(crate) panics: Arc<AtomicBool>,
+    /// Its holder has left something behind.
+    pub(crate) dirty: Arc<AtomicBool>,
     failed: Arc<AtomicBool>,
     notice: DeathNotice,
     born: Instant,
@@ -166,6 +168,7 @@ impl Connection {
             slot,
             alive: Arc::new(AtomicBool::new(true)),
             panics: Arc::default(),
+            dirty: Arc::default(),
             failed: Arc::default(),
             notice,
             born: Instant::now(),
@@ -216,6 +219,10 @@ impl Pooled for Connection {
 
     fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    fn is_clean(&self) -> bool {
+        !self.dirty.load(Ordering::Relaxed)
     }
 
     async fn close(self) {

@@ -46,7 +46,7 @@ async fn a_dead_member_keeps_only_its_slot() {
     let pool = server.pool(|config| config.with_max_size(1));
     let lease = pool.get().await.unwrap();
     sleep(seconds(60)).await;
-    lease.kill();
+    lease.fail();
     drop(lease);
     let successor = pool.get().await.unwrap();
     assert_eq!((successor.slot, server.goodbyes()), (1, 0));
@@ -55,6 +55,19 @@ async fn a_dead_member_keeps_only_its_slot() {
     successor.discard();
     sleep(seconds(3)).await;
     assert_eq!(pool.get().await.unwrap().slot, 0);
+}
+
+/// Its server may still have it.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_its_holder_ended_keeps_its_place() {
+    let server = Server::default();
+    server.set_close(Mood::Takes(seconds(2)));
+    let pool = server.pool(|config| config.with_max_size(1));
+    pool.get().await.unwrap().kill();
+    let begin = Instant::now();
+    let successor = pool.get().await.unwrap();
+    assert_eq!(begin.elapsed(), seconds(2));
+    assert_eq!((successor.slot, server.goodbyes()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
