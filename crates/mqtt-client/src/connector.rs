@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use mqtt_pool::ConfigErrors;
+use mqtt_pool::{ConfigErrors, DeathNotice};
 use mqtt_proto::{
     DecodeError, Decoder, Event, ProtocolError,
     packet::{ConnAck, Connect},
@@ -101,6 +101,15 @@ where
 {
     /// Opens a session.
     pub async fn connect(&self, endpoint: Endpoint) -> Result<Session, ConnectError> {
+        self.connect_for(endpoint, None).await
+    }
+
+    /// Opens a session whose end a pool is told of.
+    pub(crate) async fn connect_for(
+        &self,
+        endpoint: Endpoint,
+        notice: Option<DeathNotice>,
+    ) -> Result<Session, ConnectError> {
         let mut connector = self.connector.clone();
         let failed = |cause| ConnectError {
             endpoint: endpoint.clone(),
@@ -110,8 +119,8 @@ where
             .await
             .map_err(|error| failed(ConnectCause::Dial(error)))?;
         let dialled = connector.call(endpoint.clone());
-        let deadline = self.write_deadline.clone();
-        open(dialled, &self.config, &self.connect, &endpoint, deadline)
+        let options = (&*self.config, &*self.connect, self.write_deadline.clone());
+        open(dialled, options, &endpoint, notice)
             .await
             .map_err(failed)
     }
@@ -144,7 +153,7 @@ where
         let (config, connect) = (self.config.clone(), self.connect.clone());
         let deadline = self.write_deadline.clone();
         ConnectFuture(Box::pin(async move {
-            open(dialled, &config, &connect, &endpoint, deadline)
+            open(dialled, (&config, &connect, deadline), &endpoint, None)
                 .await
                 .map_err(|cause| ConnectError { endpoint, cause })
         }))
@@ -172,10 +181,9 @@ impl std::fmt::Debug for ConnectFuture {
 /// Dials, shakes hands and hands over to the driver.
 async fn open<C: Conn>(
     dialled: impl Future<Output = Result<C, mqtt_transport::ConnectError>>,
-    config: &SessionConfig,
-    connect: &Connect,
+    (config, connect, write_deadline): (&SessionConfig, &Connect, DeadlineHandle),
     endpoint: &Endpoint,
-    write_deadline: DeadlineHandle,
+    notice: Option<DeathNotice>,
 ) -> Result<Session, ConnectCause> {
     // Kept until the session is open: the future of a limit on dials holds its permit so long.
     let mut dialled = pin!(dialled);
@@ -204,7 +212,7 @@ async fn open<C: Conn>(
         }
     };
     tracing::info!(%endpoint, client_id = %connect.client_id, resumed = connack.session_present, "session opened");
-    let shared = Arc::new(Shared::new(endpoint.clone(), core));
+    let shared = Arc::new(Shared::new(endpoint.clone(), core, notice));
     tokio::spawn(Driver::new(conn, shared.clone(), decoder, input));
     Ok(Session::new(shared, connack, info, config.quiesce))
 }

@@ -264,6 +264,7 @@ impl<C: Conn> Driver<C> {
 
     /// What came may have made room for those who wait, or have been the last to be waited for.
     fn handled(&self, mut state: MutexGuard<'_, State>, scratch: &mut Scratch) {
+        self.shared.note_in_flight(&state);
         state.wake_for_room(&mut scratch.wakers);
         let is_quiet = state.closing && state.core.in_flight() == 0;
         let unwanted = std::mem::take(&mut state.unwanted);

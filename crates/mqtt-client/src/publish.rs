@@ -246,6 +246,7 @@ impl<H: Deref<Target = Handle> + Unpin> Future for Publishing<H> {
                 let outcome = match admit(state, message, cx.waker()) {
                     Ok(None) => Poll::Ready(Ok(Published::Sent)),
                     Ok(Some(key)) => {
+                        shared.note_in_flight(state);
                         this.stage = Stage::Sent { key };
                         Poll::Pending
                     }

@@ -99,6 +99,23 @@ impl Session {
         self.handle.shared.has_ended()
     }
 
+    /// The same, a moment ago at most. Takes no lock.
+    pub(crate) fn load(&self) -> usize {
+        self.handle.shared.in_flight()
+    }
+
+    /// Whether nothing is left of what was asked so far: no subscription, and no publish that the
+    /// server has not acknowledged.
+    pub(crate) fn is_clean(&self) -> bool {
+        let state = self.handle.shared.lock();
+        state.subscriptions.is_empty() && state.core.in_flight() == 0
+    }
+
+    /// Whether its connection has ended though nobody on this side wanted it to.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.handle.shared.has_failed()
+    }
+
     /// Whether it takes no more requests: it has ended, or was told to leave. Takes no lock.
     pub(crate) fn refuses(&self) -> bool {
         self.handle.shared.refuses()

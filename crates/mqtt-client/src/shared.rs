@@ -10,11 +10,12 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::Waker,
 };
 
+use mqtt_pool::DeathNotice;
 use mqtt_proto::{
     AckId, Event, Message, QoS, ReasonCode, Utf8String,
     packet::{AckProperties, Disconnect, Properties},
@@ -44,6 +45,10 @@ pub(crate) struct Shared {
     ended: AtomicBool,
     /// That the session was told to leave, likewise.
     leaving: AtomicBool,
+    /// How many publishes are in flight, likewise; as of when the lock was last held to change it.
+    in_flight: AtomicU32,
+    /// By which the pool it belongs to is told that the connection has ended.
+    notice: Option<DeathNotice>,
     /// Told when the connection has ended, and when the last publish in flight has.
     pub(crate) changed: Notify,
     state: Mutex<State>,
@@ -66,9 +71,9 @@ pub(crate) struct State {
     /// The driver's waker while it sleeps.
     pub(crate) driver: Option<Waker>,
     /// Messages that no subscription wants, since the driver last said so.
-    pub(crate) unwanted: usize,
+    pub(crate) unwanted: u32,
     /// How many subscriptions' queues fill faster than their readers have run: the driver pauses.
-    pub(crate) pressing: usize,
+    pub(crate) pressing: u32,
     /// No new requests: the session is leaving.
     pub(crate) closing: bool,
     pub(crate) end: Option<Arc<ConnectionLost>>,
@@ -97,11 +102,13 @@ pub(crate) enum Answer {
 }
 
 impl Shared {
-    pub(crate) fn new(endpoint: Endpoint, core: Core) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, core: Core, notice: Option<DeathNotice>) -> Self {
         Self {
             endpoint,
             ended: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            notice,
             changed: Notify::new(),
             state: Mutex::new(State {
                 core,
@@ -131,6 +138,35 @@ impl Shared {
     /// Whether requests are refused for good. Takes no lock.
     pub(crate) fn refuses(&self) -> bool {
         self.has_ended() || self.leaving.load(Ordering::Acquire)
+    }
+
+    /// Whether the connection has ended though nobody on this side wanted it to.
+    pub(crate) fn has_failed(&self) -> bool {
+        if self.leaving.load(Ordering::Acquire) {
+            return false;
+        }
+        match self.lock().end.as_deref().map(|lost| &lost.cause) {
+            None | Some(LostCause::Closed | LostCause::TaskDropped) => false,
+            Some(
+                LostCause::ClosedByServer
+                | LostCause::Disconnected(_)
+                | LostCause::Io { .. }
+                | LostCause::Malformed(_)
+                | LostCause::Protocol(_),
+            ) => true,
+        }
+    }
+
+    /// How many QoS 1 and 2 publishes are in flight. Takes no lock: a pool asks several sessions
+    /// before each publish, and the driver holds theirs for up to a hundred packets at a time.
+    pub(crate) fn in_flight(&self) -> usize {
+        usize::try_from(self.in_flight.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    /// To be called with the lock still held when it may have changed.
+    pub(crate) fn note_in_flight(&self, state: &State) {
+        let in_flight = u32::try_from(state.core.in_flight()).unwrap_or(u32::MAX);
+        self.in_flight.store(in_flight, Ordering::Relaxed);
     }
 
     /// Takes no more requests: those that wait to be admitted are told.
@@ -173,11 +209,15 @@ impl Shared {
                     .iter_mut()
                     .filter_map(|(_, queue)| queue.waker.take()),
             );
+            self.note_in_flight(&state);
             state.end = Some(lost);
             self.ended.store(true, Ordering::Release);
         }
         wakers.into_iter().for_each(Waker::wake);
         self.changed.notify_waiters();
+        if let Some(notice) = &self.notice {
+            notice.send();
+        }
     }
 }
 
@@ -334,12 +374,12 @@ impl State {
             }
             for (key, queue) in &mut self.subscriptions {
                 if key != last && queue.wants(&message) {
-                    self.pressing += usize::from(queue.push(message.clone(), ack, wakers));
+                    self.pressing += u32::from(queue.push(message.clone(), ack, wakers));
                 }
             }
         }
         if let Some(queue) = self.subscriptions.get_mut(last) {
-            self.pressing += usize::from(queue.push(message, ack, wakers));
+            self.pressing += u32::from(queue.push(message, ack, wakers));
         }
     }
 
