@@ -9,7 +9,7 @@ use std::{
 use mqtt_pool::Pool;
 use tokio::time::{Instant, sleep};
 use tracing::{
-    Event, Level, Metadata, Subscriber,
+    Dispatch, Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
     span,
     subscriber::DefaultGuard,
@@ -22,10 +22,13 @@ use crate::server::{Server, seconds, settle};
 struct Warnings(Arc<Mutex<Vec<String>>>);
 
 impl Warnings {
-    fn listen() -> (Self, DefaultGuard) {
+    /// Two, of which one hears: beside a single one, tracing would ask whichever thread is the
+    /// first to warn whether anybody listens, and take its answer for all.
+    fn listen() -> (Self, [Dispatch; 2], DefaultGuard) {
         let warnings = Self::default();
-        let guard = tracing::subscriber::set_default(warnings.clone());
-        (warnings, guard)
+        let [first, second] = [(); 2].map(|()| Dispatch::new(warnings.clone()));
+        let guard = tracing::dispatcher::set_default(&first);
+        (warnings, [first, second], guard)
     }
 
     fn take(&self) -> Vec<String> {
@@ -114,7 +117,7 @@ async fn a_lease_that_is_held_too_long_is_named_by_its_place() {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_reported_once() {
-    let (warnings, _guard) = Warnings::listen();
+    let (warnings, _dispatches, _guard) = Warnings::listen();
     let server = Server::default();
     let pool = server.pool(|config| config.with_name("east").with_leak_after(seconds(10)));
     let (line, lease) = (line!(), pool.get().await.unwrap());
@@ -147,7 +150,7 @@ async fn it_is_reported_once() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_watches_unless_asked() {
-    let (warnings, _guard) = Warnings::listen();
+    let (warnings, _dispatches, _guard) = Warnings::listen();
     let pool = Server::default().pool(|config| config);
     let _lease = pool.get().await.unwrap();
     sleep(seconds(10_000)).await;
