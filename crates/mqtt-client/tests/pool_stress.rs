@@ -226,6 +226,8 @@ async fn call(
 }
 
 async fn work(lease: Lease<PooledSessions>, counts: &Counts, tally: &Tally, random: &mut Random) {
+    // Before the publishes, so that one that is given up is still in flight at the end.
+    sleep(random.millis(0..40)).await;
     for _ in 0..random.0.u8(1..5) {
         let message = Publish::new("stress", "message").unwrap();
         let publish = lease.publish(message.with_qos(QoS::AtLeastOnce));
@@ -240,7 +242,6 @@ async fn work(lease: Lease<PooledSessions>, counts: &Counts, tally: &Tally, rand
             Err(_) => tally.lost.fetch_add(1, SeqCst),
         };
     }
-    sleep(random.millis(0..40)).await;
     match random.0.u8(..60) {
         0 => lease.discard(),
         1 => {
