@@ -34,6 +34,8 @@ mod error;
 mod line;
 mod pooled;
 mod publish;
+#[cfg(feature = "_tls")]
+mod rotation;
 mod session;
 mod shared;
 mod subscribe;
@@ -47,6 +49,8 @@ pub use error::{
 };
 pub use pooled::PooledSessions;
 pub use publish::{Publish, PublishFuture, Published, Publisher};
+#[cfg(feature = "_tls")]
+pub use rotation::follow_rotation;
 pub use session::Session;
 pub use subscribe::{Subscribe, SubscribeFuture, Subscriber};
 pub use subscription::Subscription;

@@ -368,18 +368,24 @@ impl<C: Connect> Pool<C> {
     /// been mended, a key has leaked.
     pub fn clear(&self) {
         self.retire(Duration::ZERO);
-        self.handles.state.endpoints.forgive();
-        self.handles.state.on_death();
     }
 
     /// Retires every member there is now, spread over this time, so that the servers do not see
-    /// them all connect again at once. Leased ones go when they are returned.
+    /// them all connect again at once. Leased ones go when they are returned. As with
+    /// [`clear`](Self::clear), failures are forgotten: what has been refused may now be welcome.
     ///
     /// For what old connections may live with for a while: a certificate has been renewed. What is
     /// retiring already does not get longer than it had.
     pub fn retire(&self, over: Duration) {
         self.handles.state.generation.advance(over);
+        self.handles.state.endpoints.forgive();
         self.handles.state.on_death();
+    }
+
+    /// Waits until the pool is closed by one of its handles; its members may still be closing. For
+    /// tasks that look after it, which keep it alive by having a handle themselves.
+    pub async fn closed(&self) {
+        self.handles.state.closed().await;
     }
 
     /// Closes the pool.

@@ -6,7 +6,7 @@ use std::{
     fmt, io,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -242,4 +242,28 @@ async fn endpoints_have_their_share_of_the_dials() {
         .filter(|endpoint| **endpoint == a.endpoint)
         .count();
     assert_eq!(at_a, 2);
+}
+
+/// As after a certificate was renewed.
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_tried_again_when_what_is_older_retires() {
+    let is_welcome = Arc::new(AtomicBool::new(false));
+    let (welcome, server) = (is_welcome.clone(), Server::default());
+    let dial = service_fn(move |endpoint: Endpoint| {
+        let (is_welcome, server) = (welcome.load(Ordering::Relaxed), server.clone());
+        async move {
+            if is_welcome {
+                return server.dial().await;
+            }
+            let refused = io::ErrorKind::PermissionDenied.into();
+            Err(ConnectError::new(ConnectPhase::Tls, &endpoint, refused))
+        }
+    });
+    let connect = ServiceConnect::new(dial.map_response(Dialled::new), endpoint());
+    let pool = Pool::new(connect, PoolConfig::default()).unwrap();
+    pool.get().await.unwrap_err();
+    is_welcome.store(true, Ordering::Relaxed);
+    pool.get().await.unwrap_err();
+    pool.retire(Duration::from_secs(3_600));
+    pool.get().await.unwrap();
 }
