@@ -114,15 +114,15 @@ impl Pooled for Session {
     }
 
     fn has_failed(&self) -> bool {
-        Session::has_failed(self)
+        Self::has_failed(self)
     }
 
     fn is_clean(&self) -> bool {
-        Session::is_clean(self)
+        Self::is_clean(self)
     }
 
     fn load(&self) -> usize {
-        Session::load(self)
+        Self::load(self)
     }
 
     async fn close(self) {

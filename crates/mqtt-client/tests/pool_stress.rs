@@ -140,32 +140,33 @@ impl Drop for Live<'_> {
 
 async fn forward(mut client: TcpStream, mut server: TcpStream, counts: &Counts) {
     let mut live = None;
-    let (mut from_client, mut from_server) = ([0; 4096], [0; 4096]);
+    let (mut from_client, mut from_server) = (Vec::new(), Vec::new());
     loop {
         let forwarded = tokio::select! {
             () = counts.cut.notified() => break,
-            read = client.read(&mut from_client) => match read {
+            read = client.read_buf(&mut from_client) => match read {
                 Ok(n) if n > 0 => {
-                    let bytes = &from_client[..n];
-                    if bytes.first() == Some(&0x10) {
-                        live = Some(Live::begin(counts, bytes));
+                    if from_client.first() == Some(&0x10) {
+                        live = Some(Live::begin(counts, &from_client));
                     }
                     // DISCONNECT; what is published here does not end so.
-                    if bytes.ends_with(&[0xE0, 0]) {
+                    if from_client.ends_with(&[0xE0, 0]) {
                         live = None;
                     }
-                    server.write_all(bytes).await
+                    server.write_all(&from_client).await
                 }
                 Ok(_) | Err(_) => break,
             },
-            read = server.read(&mut from_server) => match read {
-                Ok(n) if n > 0 => client.write_all(&from_server[..n]).await,
+            read = server.read_buf(&mut from_server) => match read {
+                Ok(n) if n > 0 => client.write_all(&from_server).await,
                 Ok(_) | Err(_) => break,
             },
         };
         if forwarded.is_err() {
             break;
         }
+        from_client.clear();
+        from_server.clear();
     }
     // Before the client can know.
     drop(live);

@@ -140,7 +140,7 @@ async fn a_withdrawn_certificate_goes_at_once() {
     assert!(pool.status().idle > 0);
     setting.tls.retire_older();
     setting.until_idle(0).await;
-    assert_eq!(generation(&*pool.get().await.unwrap()), 2);
+    assert_eq!(generation(&pool.get().await.unwrap()), 2);
 }
 
 #[tokio::test]
