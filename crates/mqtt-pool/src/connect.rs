@@ -83,7 +83,8 @@ pub trait Pooled: Send + 'static {
     }
 
     /// How much work is in flight on it, beside the handles that are held; 0 by default. Shared
-    /// handles go to members that have less of it. Read a counter: it is asked at every pick.
+    /// handles go to members that have less of it. Read a counter: it is asked at every pick. A panic
+    /// counts as 0.
     fn load(&self) -> usize {
         0
     }

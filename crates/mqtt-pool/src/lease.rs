@@ -42,16 +42,14 @@ impl<C: Connect> Lease<C> {
     pub(crate) fn new(
         object: Object<Manager<C>>,
         state: &Arc<State>,
-        leased_at: &'static Location<'static>,
+        leased_at: Option<&'static Location<'static>>,
     ) -> Self {
         state.in_use.add();
         Self {
-            watched: state
-                .leaks
-                .as_ref()
-                .map(|leaks| leaks.begin(object.slot(), leased_at)),
+            watched: (state.leaks.as_ref().zip(leased_at))
+                .map(|(leaks, leased_at)| leaks.begin(object.slot(), leased_at)),
             object: Some(object),
-            since: state.config.record_hold.then(Instant::now),
+            since: (state.config.record_hold && leased_at.is_some()).then(Instant::now),
             state: state.clone(),
         }
     }
@@ -84,6 +82,17 @@ impl<C: Connect> Lease<C> {
         self.object
             .as_ref()
             .map_or(u32::MAX, |object| object.slot())
+    }
+
+    /// Whether it may still be used, and why not; it is not taken away.
+    pub(crate) fn fit(&self, now: Instant) -> Result<(), Reason> {
+        let object = self.object.as_ref();
+        object.map_or(Err(Reason::Dead), |object| object.fit_to_stay(now))
+    }
+
+    /// How much work is in flight on its member; `None` if that is not usable.
+    pub(crate) fn load(&self) -> Option<usize> {
+        self.object.as_ref().and_then(|object| object.load())
     }
 
     /// The end of the lease, on the books: what is left of it.

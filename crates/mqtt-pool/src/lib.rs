@@ -85,6 +85,7 @@ mod metrics;
 mod place;
 mod pool;
 mod service;
+mod shared;
 mod state;
 mod status;
 mod totals;
@@ -102,6 +103,7 @@ pub use leaks::OverdueLease;
 pub use lease::Lease;
 pub use pool::{DrainReport, Pool};
 pub use service::{ServiceConnect, ServiceError};
+pub use shared::{Shared, SharedConfig, SharedPool, SharedStatus};
 pub use status::Status;
 pub use totals::{AcquireTotals, ClosedTotals, ConnectTotals, Totals};
 

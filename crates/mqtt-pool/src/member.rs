@@ -209,10 +209,17 @@ impl<T: Pooled> Member<T> {
         self.ask(Pooled::is_clean)
     }
 
-    fn ask(&self, question: impl Fn(&T) -> bool) -> bool {
-        self.connection.as_ref().is_some_and(|connection| {
-            catch_unwind(AssertUnwindSafe(|| question(connection))).unwrap_or(false)
-        })
+    /// How much work is in flight on it; `None` if it is not usable.
+    pub(crate) fn load(&self) -> Option<usize> {
+        self.is_usable().then(|| self.ask(Pooled::load))
+    }
+
+    fn ask<A: Default>(&self, question: impl Fn(&T) -> A) -> A {
+        self.connection
+            .as_ref()
+            .map_or_else(A::default, |connection| {
+                catch_unwind(AssertUnwindSafe(|| question(connection))).unwrap_or_default()
+            })
     }
 
     /// The end of the membership, on the books.

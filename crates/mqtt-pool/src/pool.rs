@@ -140,7 +140,7 @@ impl<C: Connect> Pool<C> {
     /// [`AcquireError`]: time is up, connecting is without hope, or the pool is closed.
     #[track_caller]
     pub fn get(&self) -> impl Future<Output = Result<Lease<C>, AcquireError<C::Error>>> + Send {
-        self.acquire(None, Location::caller())
+        self.acquire(None, Some(Location::caller()))
     }
 
     /// Leases a member as [`get`](Self::get) does, with a deadline of its own in the place of
@@ -154,13 +154,15 @@ impl<C: Connect> Pool<C> {
         &self,
         deadline: Instant,
     ) -> impl Future<Output = Result<Lease<C>, AcquireError<C::Error>>> + Send {
-        self.acquire(Some(deadline), Location::caller())
+        self.acquire(Some(deadline), Some(Location::caller()))
     }
 
-    async fn acquire(
+    /// Leases a member. Without a `leased_at` it may be held for ever: it is never overdue, and its
+    /// times are not recorded.
+    pub(crate) async fn acquire(
         &self,
         deadline: Option<Instant>,
-        leased_at: &'static Location<'static>,
+        leased_at: Option<&'static Location<'static>>,
     ) -> Result<Lease<C>, AcquireError<C::Error>> {
         let Handles { pool, state, .. } = &*self.handles;
         let mut direct = pin!(Some(pool.timeout_get(&DO_NOT_WAIT)));
@@ -193,7 +195,10 @@ impl<C: Connect> Pool<C> {
         // From here on the call no longer counts as waiting.
         direct.set(None);
         let waited = started.elapsed();
-        state.metrics.acquire_wait().record(waited);
+        // A shared position waits without anybody who does.
+        if leased_at.is_some() {
+            state.metrics.acquire_wait().record(waited);
+        }
         match result {
             Ok(Ok(object)) => {
                 let source = object.source;
@@ -206,20 +211,36 @@ impl<C: Connect> Pool<C> {
             Ok(Err(error)) => Err(self.refuse(error)),
             Err(phase) => {
                 state.totals.timeout.add();
-                Err(AcquireError::Timeout {
-                    waited,
-                    phase,
-                    status: self.status(),
-                    last_dial_error: pool.manager().handover.last_error(),
-                })
+                Err(self.timed_out(waited, phase))
             }
         }
+    }
+
+    pub(crate) fn timed_out(&self, waited: Duration, phase: Phase) -> AcquireError<C::Error> {
+        AcquireError::Timeout {
+            waited,
+            phase,
+            status: self.status(),
+            last_dial_error: self.handles.pool.manager().handover.last_error(),
+        }
+    }
+
+    pub(crate) fn unavailable(&self, retry_at: Option<Instant>) -> AcquireError<C::Error> {
+        AcquireError::Unavailable {
+            last_dial_error: self.handles.pool.manager().handover.last_error(),
+            retry_at,
+            status: self.status(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> &Arc<State> {
+        &self.handles.state
     }
 
     fn lease(
         &self,
         object: Object<Manager<C>>,
-        leased_at: &'static Location<'static>,
+        leased_at: Option<&'static Location<'static>>,
         outcome: impl FnOnce(&Counts) -> &Count,
     ) -> Result<Lease<C>, AcquireError<C::Error>> {
         let state = &self.handles.state;
@@ -241,15 +262,10 @@ impl<C: Connect> Pool<C> {
     }
 
     fn refuse(&self, error: PoolError<CreateError>) -> AcquireError<C::Error> {
-        let Handles { pool, state, .. } = &*self.handles;
         match error {
             PoolError::Backend(CreateError::Refused(Refusal::Unavailable { retry_at })) => {
-                state.totals.unavailable.add();
-                AcquireError::Unavailable {
-                    last_dial_error: pool.manager().handover.last_error(),
-                    retry_at,
-                    status: self.status(),
-                }
+                self.handles.state.totals.unavailable.add();
+                self.unavailable(retry_at)
             }
             // The others need timeouts or hooks of deadpool's, or an attempt that may not connect.
             PoolError::Backend(CreateError::Refused(Refusal::Closed) | CreateError::NotAllowed)
@@ -270,7 +286,7 @@ impl<C: Connect> Pool<C> {
         // What is pending is a check, of a member that is closed if it is not awaited.
         match attempt.poll(&mut task::Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(object)) => self
-                .lease(object, leased_at, |totals| &totals.immediate)
+                .lease(object, Some(leased_at), |totals| &totals.immediate)
                 .ok(),
             Poll::Ready(Err(_)) | Poll::Pending => None,
         }
@@ -296,7 +312,7 @@ impl<C: Connect> Pool<C> {
             let mut leases = JoinSet::new();
             for _ in 0..members {
                 let pool = self.clone();
-                let lease = async move { pool.acquire(Some(deadline), leased_at).await };
+                let lease = async move { pool.acquire(Some(deadline), Some(leased_at)).await };
                 leases.spawn_on(lease, &self.handles.state.runtime);
             }
             let leases = leases.join_all().await;
@@ -457,7 +473,7 @@ impl DrainReport {
 }
 
 /// As far ahead as is sensible, where the time is too long.
-fn after(now: Instant, time: Duration) -> Instant {
+pub(crate) fn after(now: Instant, time: Duration) -> Instant {
     const YEARS: Duration = Duration::from_secs(30 * 365 * 86_400);
     now + time.min(YEARS)
 }

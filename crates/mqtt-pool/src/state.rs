@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::{
     runtime::Handle,
-    sync::{Notify, watch},
+    sync::{Notify, futures::Notified, watch},
     time::Instant,
 };
 
@@ -56,7 +56,8 @@ pub(crate) struct State {
     wake: Notify,
     /// A member has died, which the keeper should see at once.
     death: AtomicBool,
-    /// Wakes who waits for a number to change: of members, or of what is left after closing.
+    /// Wakes who waits for a number to change, of members or of what is left after closing, or for
+    /// a member to die.
     changed: Notify,
 }
 
@@ -199,6 +200,7 @@ impl State {
     pub(crate) fn on_death(&self) {
         self.death.store(true, Ordering::Relaxed);
         self.wake();
+        self.on_change();
     }
 
     pub(crate) fn take_death(&self) -> bool {
@@ -226,6 +228,11 @@ impl State {
             // The keeper, who did that, has ended.
             self.publish();
         }
+    }
+
+    /// Ends at the next change after this call.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// Waits until `is_reached`, which is asked again at every change of a number.
