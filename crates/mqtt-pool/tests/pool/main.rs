@@ -10,4 +10,8 @@ mod leasing;
 mod living;
 mod metering;
 mod server;
+mod sharing;
+mod sharing_by_key;
+mod sharing_ends;
+mod sharing_replaces;
 mod slots;

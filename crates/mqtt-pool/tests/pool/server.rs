@@ -6,7 +6,7 @@ use std::{
     future::pending,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -25,6 +25,10 @@ pub(crate) struct Counts {
     pub(crate) connected: u32,
     /// Connections that exist.
     pub(crate) live: usize,
+    /// The most that have existed together.
+    pub(crate) most: usize,
+    /// The fewest that were left when one ended, since a test has set this.
+    pub(crate) fewest: usize,
     /// Calls of `connect` that are running.
     pub(crate) dialling: usize,
     /// Goodbyes that were heard to their end.
@@ -147,6 +151,7 @@ pub(crate) struct Connection {
     pub(crate) panics: Arc<AtomicBool>,
     /// Its holder has left something behind.
     pub(crate) dirty: Arc<AtomicBool>,
+    pub(crate) load: Arc<AtomicUsize>,
     failed: Arc<AtomicBool>,
     notice: DeathNotice,
     born: Instant,
@@ -161,6 +166,7 @@ impl Connection {
             counts.slots.insert(slot);
             counts.live += 1;
             counts.connected += 1;
+            counts.most = counts.most.max(counts.live);
             counts.connected - 1
         });
         Self {
@@ -169,6 +175,7 @@ impl Connection {
             alive: Arc::new(AtomicBool::new(true)),
             panics: Arc::default(),
             dirty: Arc::default(),
+            load: Arc::default(),
             failed: Arc::default(),
             notice,
             born: Instant::now(),
@@ -225,6 +232,10 @@ impl Pooled for Connection {
         !self.dirty.load(Ordering::Relaxed)
     }
 
+    fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
     async fn close(self) {
         let mood = self.server.with(|counts| counts.close);
         let _ = Server::behave(mood).await;
@@ -237,6 +248,7 @@ impl Drop for Connection {
         let age = self.born.elapsed();
         self.server.with(|counts| {
             counts.live -= 1;
+            counts.fewest = counts.fewest.min(counts.live);
             counts.slots.remove(&self.slot);
             counts.ages.push(age);
         });
