@@ -63,6 +63,9 @@
 //! - **Members are young and few.** Idle time counts from the return, lifetimes are drawn once and only
 //!   early, `min_idle` are kept warm, generations are [retired](Pool::retire).
 //!
+//! A lease is for work that needs a member to itself. A [`SharedPool`] lets many callers use a few
+//! members at once, as for publishing, and replaces each before the old one goes.
+//!
 //! Leasing an idle member does no I/O and arms no timer. All times are tokio's, so that tests can
 //! pause them.
 

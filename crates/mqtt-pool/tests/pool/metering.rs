@@ -18,7 +18,10 @@ use mqtt_pool::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::server::{Connection, Mood, Refused, Server, seconds, settle};
+use crate::{
+    server::{Connection, Mood, Refused, Server, seconds, settle},
+    sharing::share,
+};
 
 /// What a recorder has been told: the value of a gauge or counter, all values of a histogram.
 type Values = BTreeMap<String, Vec<f64>>;
@@ -624,6 +627,26 @@ fn the_time_for_which_leases_are_held_is_told_on_demand() {
             assert_eq!(told, expected);
             let is_known = values.contains_key("mqtt_pool_hold_seconds{pool=east}");
             assert_eq!(is_known, asked_for);
+        }
+    });
+}
+
+/// It would drown what callers have to wait, and how long they keep what they lease.
+#[test]
+fn the_times_of_shared_positions_are_nobodys() {
+    recorded(async |recorded| {
+        let named = Named::default();
+        let pool = named.pool(|config| config.with_record_hold(true));
+        let shared = share(&pool, 2);
+        drop(shared.get().await.unwrap());
+        settle().await;
+        drop(shared);
+        settle().await;
+        assert_eq!(pool.status().idle, 2);
+        let values = recorded.snapshot();
+        for metric in ["acquire_wait_seconds", "hold_seconds"] {
+            let metric = format!("mqtt_pool_{metric}");
+            check(&values, &metric, &[("", &[])]);
         }
     });
 }

@@ -192,10 +192,8 @@ async fn nothing_is_lost_while_members_are_killed() {
         .await
         .expect("all are replaced");
     assert_eq!(shared.status().handles, 0);
-    let (connected, most) = server.with(|counts| (counts.connected, counts.most));
+    let connected = server.with(|counts| counts.connected);
     assert!(connected > 100, "{connected}");
-    // A member that is dead has no place any more, and is live until its task has dropped it.
-    assert!(most >= 3, "{most}");
     assert!(pool.drain(Instant::now() + seconds(60)).await.is_complete());
     assert_eq!(server.live(), 0);
 }

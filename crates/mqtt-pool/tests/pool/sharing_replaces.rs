@@ -157,8 +157,9 @@ async fn what_died_before_it_could_serve_replaces_nothing() {
     server.set_connect(Mood::Hangs);
     let fate = lease.fate();
     drop(lease);
-    // It is promised to the position by now.
-    fate.fail();
+    // One task waits for the lease, and another puts in what it gets. This runs between the two.
+    let killer = tokio::spawn(async move { fate.fail() });
+    killer.await.unwrap();
     settle().await;
     assert_eq!(shared.pick().unwrap().id, 0);
     assert_eq!(pool.status().in_use, 1);
