@@ -8,9 +8,11 @@
 //! [`tls`] is the other program: what the TLS backends cost beside each other.
 
 pub mod contender;
+pub mod pool;
 pub mod process;
 pub mod role;
 pub mod sink;
+mod table;
 pub mod tls;
 mod work;
 

@@ -11,9 +11,11 @@ use super::{
     client::{self, Kind},
     pki::Pki,
     server::Server,
+};
+use crate::{
+    Error,
     table::{Samples, Table, figure, millis},
 };
-use crate::Error;
 
 /// One client.
 struct Row {

@@ -8,9 +8,11 @@ use super::{
     client::{self, Kind},
     pki::Pki,
     server::{Server, Spec},
+};
+use crate::{
+    Error,
     table::{Samples, Table, figure, micros, millis},
 };
-use crate::Error;
 
 /// Handshakes with one server.
 struct Group {

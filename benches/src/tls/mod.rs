@@ -10,7 +10,6 @@ pub mod handshakes;
 mod pki;
 pub mod server;
 pub mod suites;
-mod table;
 
 use std::{
     process,

@@ -13,10 +13,12 @@ use super::{
     client::{self, Bulk, Kind},
     pki::Pki,
     server::{Server, Spec},
-    table::{Samples, Table, figure, micros, millis},
     with_causes,
 };
-use crate::{Error, float};
+use crate::{
+    Error, float,
+    table::{Samples, Table, figure, micros, millis},
+};
 
 /// A suite by its IANA name, and by OpenSSL's.
 struct Suite {

@@ -3,21 +3,21 @@
 use std::{fmt, time::Duration};
 
 /// A table in Markdown, with columns of even width: words to the left, figures to the right.
-pub(super) struct Table {
+pub(crate) struct Table {
     /// Columns of words; they come first.
     words: usize,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(super) fn new<const N: usize>(words: usize, heading: [&str; N]) -> Self {
+    pub(crate) fn new<const N: usize>(words: usize, heading: [&str; N]) -> Self {
         Self {
             words,
             rows: vec![heading.map(str::to_owned).to_vec()],
         }
     }
 
-    pub(super) fn push(&mut self, row: Vec<String>) {
+    pub(crate) fn push(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }
 }
@@ -56,20 +56,20 @@ impl fmt::Display for Table {
 
 /// What was measured again and again.
 #[derive(Default)]
-pub(super) struct Samples(Vec<f64>);
+pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
-    pub(super) fn push(&mut self, sample: f64) {
+    pub(crate) fn push(&mut self, sample: f64) {
         self.0.push(sample);
     }
 
     /// Not a number if there are none.
-    pub(super) fn median(&self) -> f64 {
+    pub(crate) fn median(&self) -> f64 {
         self.percentile(50)
     }
 
     /// The smallest that is not below so many of a hundred.
-    pub(super) fn percentile(&self, percent: usize) -> f64 {
+    pub(crate) fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
@@ -77,16 +77,16 @@ impl Samples {
     }
 }
 
-pub(super) fn micros(duration: Duration) -> f64 {
+pub(crate) fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-pub(super) fn millis(duration: Duration) -> f64 {
+pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
 /// With so many digits after the point, or a dash for what could not be measured.
-pub(super) fn figure(value: f64, digits: usize) -> String {
+pub(crate) fn figure(value: f64, digits: usize) -> String {
     if value.is_finite() {
         format!("{value:.digits$}")
     } else {
