@@ -26,13 +26,13 @@ struct Inner<C: Connect> {
     /// In the order they came. Those that have given up stay until it is their turn.
     callers: VecDeque<oneshot::Sender<Answer<C>>>,
     /// Idle members that deadpool does not have, the most recent last.
-    shelf: Vec<Member<C::Connection>>,
+    shelf: Vec<Box<Member<C::Connection>>>,
     is_closed: bool,
     last_error: Option<Arc<DialError<C::Error>>>,
 }
 
 /// What a caller gets.
-pub(crate) type Answer<C> = Result<Member<<C as Connect>::Connection>, Refusal>;
+pub(crate) type Answer<C> = Result<Box<Member<<C as Connect>::Connection>>, Refusal>;
 
 /// Why a caller gets nothing and is not to wait.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ impl<C: Connect> Handover<C> {
     }
 
     /// Takes a member off the shelf that is fit.
-    pub(crate) fn take_spare(&self) -> Option<Member<C::Connection>> {
+    pub(crate) fn take_spare(&self) -> Option<Box<Member<C::Connection>>> {
         loop {
             let mut member = self.lock().shelf.pop()?;
             let now = Instant::now();
@@ -93,7 +93,7 @@ impl<C: Connect> Handover<C> {
     }
 
     /// Gives a member to whoever waits for longest, or keeps it, if it is fit.
-    pub(crate) fn hand(&self, member: Member<C::Connection>) {
+    pub(crate) fn hand(&self, member: Box<Member<C::Connection>>) {
         // It may have been retired, have died or become one too many while it was dialled.
         if let Err(reason) = member.fit_to_serve(Instant::now()) {
             member.retire(reason);
@@ -144,7 +144,7 @@ impl<C: Connect> Handover<C> {
     pub(crate) fn retain(
         &self,
         mut keep: impl FnMut(&Member<C::Connection>) -> bool,
-    ) -> Vec<Member<C::Connection>> {
+    ) -> Vec<Box<Member<C::Connection>>> {
         self.lock()
             .shelf
             .extract_if(.., |member| !keep(member))

@@ -34,7 +34,7 @@ pub(crate) struct Keeper<C: Connect> {
 }
 
 /// What became of a dial.
-type Dialled<C> = Result<Member<<C as Connect>::Connection>, DialError<<C as Connect>::Error>>;
+type Dialled<C> = Result<Box<Member<<C as Connect>::Connection>>, DialError<<C as Connect>::Error>>;
 
 impl<C: Connect> Keeper<C> {
     pub(crate) fn new(pool: WeakPool<Manager<C>>, state: Arc<State>) -> Self {

@@ -10,13 +10,7 @@ use std::{
 use deadpool::managed::Object;
 use tokio::time::Instant;
 
-use crate::{
-    Connect,
-    manager::Manager,
-    member::{Member, Source},
-    state::State,
-    totals::Reason,
-};
+use crate::{Connect, manager::Manager, member::Source, state::State, totals::Reason};
 
 /// A member of a [`Pool`](crate::Pool), leased until this is dropped.
 ///
@@ -65,7 +59,7 @@ impl<C: Connect> Lease<C> {
     pub fn detach(mut self) -> C::Connection {
         self.end()
             .map(Object::take)
-            .and_then(Member::into_connection)
+            .and_then(|member| member.into_connection())
             .expect("a lease holds its connection until it ends")
     }
 

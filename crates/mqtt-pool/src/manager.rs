@@ -90,7 +90,7 @@ impl<C: Connect> Manager<C> {
 }
 
 impl<C: Connect> managed::Manager for Manager<C> {
-    type Type = Member<C::Connection>;
+    type Type = Box<Member<C::Connection>>;
     type Error = CreateError;
 
     async fn create(&self) -> Result<Self::Type, Self::Error> {

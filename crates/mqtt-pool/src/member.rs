@@ -45,13 +45,14 @@ pub(crate) enum Source {
 }
 
 impl<T: Pooled> Member<T> {
+    /// In a box, for each lease moves it through several hands of deadpool's.
     pub(crate) fn new(
         connection: T,
         place: Place,
         born: Instant,
         generation: u64,
         state: Arc<State>,
-    ) -> Self {
+    ) -> Box<Self> {
         let now = Instant::now();
         let config = &state.config;
         let expires_at = match config.max_lifetime {
@@ -61,7 +62,7 @@ impl<T: Pooled> Member<T> {
                 1.0 - config.lifetime_jitter * fastrand::f64(),
             )),
         };
-        Self {
+        Box::new(Self {
             connection: Some(connection),
             place: Some(place),
             born,
@@ -73,7 +74,7 @@ impl<T: Pooled> Member<T> {
             source: Source::Dial,
             reason: None,
             state,
-        }
+        })
     }
 
     pub(crate) fn connection(&self) -> Option<&T> {
