@@ -97,7 +97,10 @@ impl<C: Connect> Lease<C> {
         if let (Some(leaks), Some(number)) = (&self.state.leaks, self.watched.take()) {
             leaks.end(number);
         }
-        if let (Some(since), Some(hold)) = (self.since, self.state.metrics.hold()) {
+        // The second takes a lock.
+        if let Some(since) = self.since
+            && let Some(hold) = self.state.metrics.hold()
+        {
             hold.record(since.elapsed());
         }
         Some(object)
