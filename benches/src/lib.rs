@@ -5,7 +5,8 @@
 //! CPU time and wall time per operation. A contender is a module of [`contender`]; a work is a
 //! [`Work`].
 //!
-//! [`tls`] is the other program: what the TLS backends cost beside each other.
+//! [`tls`] and [`mod@pool`] are programs of their own: what the TLS backends cost beside each other, and
+//! what pools do.
 
 pub mod contender;
 pub mod pool;
