@@ -12,19 +12,23 @@ use tokio::time::Instant;
 
 use crate::part;
 
+/// How many retirements are told apart that run at the same time.
+const MAX_RETIREMENTS: usize = 16;
+
 #[derive(Debug, Default)]
 pub(crate) struct Generation {
     current: AtomicU64,
-    retirement: Mutex<Option<Retirement>>,
+    /// From the oldest, of which no more than the last has ended.
+    retirements: Mutex<Vec<Retirement>>,
 }
 
-/// By when the members of older generations have to go, each at its own share of the time.
+/// By when the members of some generations have to go, each at its own share of the time.
 #[derive(Clone, Copy, Debug)]
 struct Retirement {
+    /// The youngest of them.
+    youngest: u64,
     since: Instant,
     over: Duration,
-    /// What is older than this generation had to go before.
-    oldest_allowed: u64,
 }
 
 impl Generation {
@@ -35,53 +39,53 @@ impl Generation {
     /// Begins a new generation, and retires what is older over this time. What is already
     /// retiring does not get longer than it had.
     pub(crate) fn advance(&self, over: Duration) {
-        let now = Instant::now();
-        let mut retirement = self.lock();
+        let since = Instant::now();
+        let mut retirements = self.lock();
         // Under the lock, so that no member is of a generation that nobody will retire.
-        let ended = self.current.fetch_add(1, Ordering::AcqRel);
-        *retirement = Some(match *retirement {
-            None => Retirement {
-                since: now,
-                over,
-                oldest_allowed: 0,
-            },
-            Some(before) => match before.left(now) {
-                Duration::ZERO => Retirement {
-                    since: now,
-                    over,
-                    oldest_allowed: ended,
-                },
-                left => Retirement {
-                    since: now,
-                    over: over.min(left),
-                    oldest_allowed: before.oldest_allowed,
-                },
-            },
-        });
-    }
-
-    /// Whether a member of this generation has to go, where `share`, from 0.0 to 1.0, is its own.
-    pub(crate) fn is_over(&self, generation: u64, share: f64, now: Instant) -> bool {
-        if generation == self.current() {
-            return false;
+        let youngest = self.current.fetch_add(1, Ordering::AcqRel);
+        let has_ended = |retirement: &Retirement| retirement.due(1.0).is_some_and(|at| at <= since);
+        // What one that has ended says of its members, one that has ended since says as well.
+        if let Some(last) = retirements.iter().rposition(has_ended) {
+            retirements.drain(..last);
         }
-        self.lock().is_some_and(|retirement| {
-            generation < retirement.oldest_allowed
-                || now.saturating_duration_since(retirement.since) >= part(retirement.over, share)
-        })
+        if over.is_zero() {
+            retirements.clear();
+        }
+        let is_full = retirements.len() >= MAX_RETIREMENTS;
+        match retirements.last_mut() {
+            // Of one who retires without a pause: these go with those before them.
+            Some(last) if is_full => last.youngest = youngest,
+            Some(_) | None => retirements.push(Retirement {
+                youngest,
+                since,
+                over,
+            }),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Retirement>> {
-        self.retirement
+    /// When a member of this generation has to go, if it has to, where `share`, from 0.0 to 1.0, is
+    /// its own.
+    pub(crate) fn due(&self, generation: u64, share: f64) -> Option<Instant> {
+        if generation == self.current() {
+            return None;
+        }
+        self.lock()
+            .iter()
+            .filter(|retirement| generation <= retirement.youngest)
+            .filter_map(|retirement| retirement.due(share))
+            .min()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Retirement>> {
+        self.retirements
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Retirement {
-    fn left(&self, now: Instant) -> Duration {
-        self.over
-            .saturating_sub(now.saturating_duration_since(self.since))
+    fn due(&self, share: f64) -> Option<Instant> {
+        self.since.checked_add(part(self.over, share))
     }
 }
 
@@ -97,38 +101,71 @@ mod tests {
         let born = generation.current();
         generation.advance(HOUR);
         let now = Instant::now();
-        for (share, after, is_over) in [
-            (0.0, Duration::ZERO, true),
-            (0.5, HOUR / 4, false),
-            (0.5, HOUR / 2, true),
-            (1.0, HOUR / 2, false),
-            (1.0, HOUR, true),
-        ] {
-            assert_eq!(generation.is_over(born, share, now + after), is_over);
+        for (share, after) in [(0.0, Duration::ZERO), (0.5, HOUR / 2), (1.0, HOUR)] {
+            assert_eq!(generation.due(born, share), Some(now + after));
         }
-        assert!(!generation.is_over(generation.current(), 0.0, now + HOUR));
+        assert_eq!(generation.due(generation.current(), 0.0), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_retiring_does_not_get_longer_than_it_had() {
         let generation = Generation::default();
-        let born = generation.current();
+        let (born, begin) = (generation.current(), Instant::now());
         generation.advance(HOUR);
         tokio::time::advance(HOUR / 2).await;
         generation.advance(HOUR * 10);
-        assert!(generation.is_over(born, 1.0, Instant::now() + HOUR / 2));
+        assert_eq!(generation.due(born, 1.0), Some(begin + HOUR));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_younger_has_the_whole_time_of_its_own() {
+        let generation = Generation::default();
+        generation.advance(HOUR);
+        tokio::time::advance(HOUR - Duration::from_secs(1)).await;
+        let younger = generation.current();
+        generation.advance(HOUR);
+        assert_eq!(
+            generation.due(younger, 0.5),
+            Some(Instant::now() + HOUR / 2)
+        );
     }
 
     /// One that was in use all the time, and whose key has leaked.
     #[tokio::test(start_paused = true)]
     async fn what_had_to_go_stays_over_when_a_younger_one_retires() {
         let generation = Generation::default();
-        let born = generation.current();
+        let (born, begin) = (generation.current(), Instant::now());
         generation.advance(Duration::ZERO);
         let younger = generation.current();
         generation.advance(HOUR);
-        let now = Instant::now();
-        assert!(generation.is_over(born, 1.0, now));
-        assert!(!generation.is_over(younger, 1.0, now));
+        assert_eq!(generation.due(born, 1.0), Some(begin));
+        assert_eq!(generation.due(younger, 1.0), Some(begin + HOUR));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_retires_without_a_pause_does_not_fill_the_memory() {
+        let generation = Generation::default();
+        let begin = Instant::now();
+        for _ in 0..1_000 {
+            generation.advance(HOUR);
+            assert!(generation.lock().len() <= MAX_RETIREMENTS);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let last = generation.current() - 1;
+        assert!(
+            generation
+                .due(last, 1.0)
+                .is_some_and(|at| at <= begin + HOUR * 2)
+        );
+        generation.advance(Duration::ZERO);
+        assert_eq!(generation.lock().len(), 1);
+        assert_eq!(generation.due(last, 1.0), Some(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_that_is_too_long_is_for_ever() {
+        let generation = Generation::default();
+        generation.advance(Duration::MAX);
+        assert_eq!(generation.due(0, 1.0), None);
     }
 }

@@ -91,11 +91,13 @@ impl<C: Connect> Keeper<C> {
 
     /// Closes the idle members that have to go, and counts those that are missing.
     fn sweep(&mut self, pool: &Pool<Manager<C>>, now: Instant) {
-        self.next_sweep = now + self.period;
         let wanted = self.state.wanted_idle();
         let mut surplus = self.surplus();
         let mut above_wanted = self.state.idle.value().saturating_sub(wanted);
-        let mut expiring = 0;
+        // One that will not live to the next sweep but one second is replaced now, so that it is
+        // not missed while its successor is dialled.
+        let next_sweep = now + self.period;
+        let (mut expiring, mut first_due) = (0, next_sweep);
         // The members come from the one that is idle for longest.
         let mut keep = |member: &Member<C::Connection>| {
             if member.fit_to_stay(now).is_err() {
@@ -107,15 +109,17 @@ impl<C: Connect> Keeper<C> {
                 above_wanted = above_wanted.saturating_sub(1);
                 return false;
             }
-            // One that will not live to the next sweep is replaced now, so that it is not missed.
-            if member.expires_within(self.period, now) {
-                expiring += 1;
+            if let Some(due) = member.due() {
+                expiring += usize::from(due <= next_sweep + TICK);
+                first_due = first_due.min(due);
             }
             true
         };
         let mut swept = pool.manager().handover.retain(&mut keep);
         swept.extend(pool.retain(|member, _| keep(member)).removed);
         self.state.set_expiring(expiring);
+        // Each at its own time and not all at the sweep, or their spread would be in vain.
+        self.next_sweep = first_due.max(now + TICK);
         // The locks are free again; each closes in a task of its own.
         for member in swept {
             let reason = match member.fit_to_stay(now) {

@@ -147,24 +147,17 @@ impl<T: Pooled> Member<T> {
         if self.expires_at.is_some_and(|at| at <= now) {
             return Err(Reason::Lifetime);
         }
-        if self
-            .state
-            .generation
-            .is_over(self.generation, self.share, now)
-        {
+        let retired_at = self.state.generation.due(self.generation, self.share);
+        if retired_at.is_some_and(|at| at <= now) {
             return Err(Reason::Generation);
         }
         Ok(())
     }
 
-    /// Whether it has to go, or will within this time, for its age.
-    pub(crate) fn expires_within(&self, time: Duration, now: Instant) -> bool {
-        let horizon = now.checked_add(time).unwrap_or(now);
-        self.expires_at.is_some_and(|at| at <= horizon)
-            || self
-                .state
-                .generation
-                .is_over(self.generation, self.share, horizon)
+    /// When it has to go for its age, as far as that is known.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let retired_at = self.state.generation.due(self.generation, self.share);
+        self.expires_at.into_iter().chain(retired_at).min()
     }
 
     /// Marks it idle, if it may be kept.
