@@ -184,9 +184,12 @@ impl State {
         self.expiring.store(members, Ordering::Relaxed);
     }
 
-    /// How many members may lie idle: more while callers wait, who will come for them.
+    /// How many members may lie idle: more while callers wait, who will come for them, and while
+    /// the successors of those that will have to go lie beside them.
     pub(crate) fn idle_room(&self) -> usize {
-        self.config.max_idle.saturating_add(self.queued.value())
+        let with_successors = self.wanted_idle() + self.expiring.load(Ordering::Relaxed);
+        let room = self.config.max_idle.max(with_successors);
+        room.saturating_add(self.queued.value())
     }
 
     pub(crate) fn wake(&self) {
