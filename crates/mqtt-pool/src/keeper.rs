@@ -94,8 +94,8 @@ impl<C: Connect> Keeper<C> {
         let wanted = self.state.wanted_idle();
         let mut surplus = self.surplus();
         let mut above_wanted = self.state.idle.value().saturating_sub(wanted);
-        // One that will not live to the next sweep but one second is replaced now, so that it is
-        // not missed while its successor is dialled.
+        // One that will be gone a second after the next sweep is replaced now, so that it is not
+        // missed while its successor is dialled.
         let next_sweep = now + self.period;
         let (mut expiring, mut first_due) = (0, next_sweep);
         // The members come from the one that is idle for longest.
