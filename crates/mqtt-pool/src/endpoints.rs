@@ -1,7 +1,7 @@
 //! The endpoints of a pool: how many members each has, and how it has behaved.
 //!
-//! Its one rule: a new member goes to the endpoint that has fewest for its weight, among those that
-//! may be dialled. Members that reach their lifetime thereby move load back to an endpoint that
+//! Its one rule: a new member goes to an endpoint that has fewer than its weight's share, among those
+//! that may be dialled. Members that reach their lifetime thereby move load back to an endpoint that
 //! has returned.
 
 use std::{
@@ -70,21 +70,13 @@ impl Endpoints {
 
     pub(crate) fn choose(&self, now: Instant) -> Choice {
         let mut each = self.lock();
-        let mut best: Option<(f64, usize)> = None;
-        let (mut all_refuse, mut next) = (true, None);
+        let (mut candidates, mut all_refuse, mut next) = (Vec::new(), true, None);
         let mut not_before =
             |at: Instant| next = Some(next.map_or(at, |next: Instant| next.min(at)));
         for (index, member) in each.iter().enumerate() {
             match member.backoff.availability(now) {
                 Availability::Probing if member.dialling > 0 => all_refuse = false,
-                Availability::Open | Availability::Probing => {
-                    // Chance decides between equals, so that not every process begins with the
-                    // same one.
-                    let share = share(member, fastrand::f64());
-                    if best.is_none_or(|(least, _)| share < least) {
-                        best = Some((share, index));
-                    }
-                }
+                Availability::Open | Availability::Probing => candidates.push((index, member)),
                 Availability::Waiting(at) => {
                     all_refuse = false;
                     not_before(at);
@@ -92,6 +84,13 @@ impl Endpoints {
                 Availability::Refused(at) => at.into_iter().for_each(&mut not_before),
             }
         }
+        let weights: u32 = candidates.iter().map(|(_, member)| member.weight()).sum();
+        let members: usize = candidates.iter().map(|(_, member)| member.members).sum();
+        let rank = |member: &Member| rank(member.claim(weights, members + 1), fastrand::f64());
+        let best = candidates
+            .into_iter()
+            .map(|(index, member)| (rank(member), index))
+            .max_by(|(a, _), (b, _)| a.total_cmp(b));
         match best {
             Some((_, index)) => {
                 if let Some(member) = each.get_mut(index) {
@@ -190,15 +189,35 @@ impl Endpoints {
     }
 }
 
-/// How much of its weight an endpoint would have with one more member.
-#[expect(
-    clippy::as_conversions,
-    reason = "there are fewer members than an f64 counts exactly"
-)]
-fn share(member: &Member, chance: f64) -> f64 {
-    let weight = member
-        .endpoint
-        .as_ref()
-        .map_or(1, |endpoint| endpoint.weight);
-    (member.members as f64 + chance) / f64::from(weight.max(1))
+impl Member {
+    fn weight(&self) -> u32 {
+        self.endpoint
+            .as_ref()
+            .map_or(1, |endpoint| endpoint.weight.max(1))
+    }
+
+    /// How many members it lacks, where all `weights` together are to have so many.
+    #[expect(
+        clippy::as_conversions,
+        reason = "there are fewer members than an f64 counts exactly"
+    )]
+    fn claim(&self, weights: u32, members: usize) -> f64 {
+        let share = f64::from(self.weight()) / f64::from(weights.max(1));
+        share * members as f64 - self.members as f64
+    }
+}
+
+/// By which the next endpoint is chosen, the highest. What lacks a whole member comes first. Among
+/// the others `chance` decides, in proportion to their claims, so that processes with one member
+/// each are spread by weight as well. The claims of all add up to one, so some claim is positive,
+/// and who has more than its share gets nothing.
+fn rank(claim: f64, chance: f64) -> f64 {
+    if claim >= 1.0 {
+        claim
+    } else if claim > 0.0 {
+        // Each claim has the largest of these with a probability in proportion to it.
+        chance.ln() / claim
+    } else {
+        f64::NEG_INFINITY
+    }
 }
