@@ -43,7 +43,7 @@ struct Member {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     /// This one, which now counts one more dial and one more member.
-    Dial(usize),
+    Dial { endpoint: usize, is_probe: bool },
     /// None before this time, or before a dial that is running has ended.
     Wait(Option<Instant>),
     /// All refuse for good, until this time if there is one.
@@ -76,7 +76,8 @@ impl Endpoints {
         for (index, member) in each.iter().enumerate() {
             match member.backoff.availability(now) {
                 Availability::Probing if member.dialling > 0 => all_refuse = false,
-                Availability::Open | Availability::Probing => candidates.push((index, member)),
+                Availability::Open => candidates.push((index, member, false)),
+                Availability::Probing => candidates.push((index, member, true)),
                 Availability::Waiting(at) => {
                     all_refuse = false;
                     not_before(at);
@@ -84,20 +85,23 @@ impl Endpoints {
                 Availability::Refused(at) => at.into_iter().for_each(&mut not_before),
             }
         }
-        let weights: u32 = candidates.iter().map(|(_, member)| member.weight()).sum();
-        let members: usize = candidates.iter().map(|(_, member)| member.members).sum();
+        let weights: u32 = candidates
+            .iter()
+            .map(|(_, member, _)| member.weight())
+            .sum();
+        let members: usize = candidates.iter().map(|(_, member, _)| member.members).sum();
         let rank = |member: &Member| rank(member.claim(weights, members + 1), fastrand::f64());
         let best = candidates
             .into_iter()
-            .map(|(index, member)| (rank(member), index))
-            .max_by(|(a, _), (b, _)| a.total_cmp(b));
+            .map(|(endpoint, member, is_probe)| (rank(member), endpoint, is_probe))
+            .max_by(|(a, ..), (b, ..)| a.total_cmp(b));
         match best {
-            Some((_, index)) => {
-                if let Some(member) = each.get_mut(index) {
+            Some((_, endpoint, is_probe)) => {
+                if let Some(member) = each.get_mut(endpoint) {
                     member.members += 1;
                     member.dialling += 1;
                 }
-                Choice::Dial(index)
+                Choice::Dial { endpoint, is_probe }
             }
             None if all_refuse => Choice::Refused(next),
             None => Choice::Wait(next),

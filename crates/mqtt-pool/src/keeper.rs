@@ -159,12 +159,12 @@ impl<C: Connect> Keeper<C> {
     /// Begins the dials that are wanted and allowed, and says when to try again.
     fn dial(&mut self, pool: &Pool<Manager<C>>, now: Instant) -> Option<Instant> {
         let manager = pool.manager();
-        while self.dials.len() < self.state.demand()
+        while self.counted_on() < self.state.demand()
             && self.dials.len() < self.state.config.max_connecting
             && self.state.places.value() < self.state.max_size()
         {
             match self.state.endpoints.choose(now) {
-                Choice::Dial(endpoint) => self.begin(manager, endpoint),
+                Choice::Dial { endpoint, is_probe } => self.begin(manager, endpoint, is_probe),
                 Choice::Wait(retry_at) => {
                     let fails_fast = self.state.config.on_unavailable == OnUnavailable::FailFast;
                     if fails_fast && self.dials.is_empty() {
@@ -183,8 +183,13 @@ impl<C: Connect> Keeper<C> {
         None
     }
 
-    fn begin(&mut self, manager: &Manager<C>, endpoint: usize) {
-        let dial = Dial::new(&self.state, endpoint);
+    /// How many of the dials are as good as a member.
+    fn counted_on(&self) -> usize {
+        self.dials.len().saturating_sub(self.state.probing.value())
+    }
+
+    fn begin(&mut self, manager: &Manager<C>, endpoint: usize, is_probe: bool) {
+        let dial = Dial::new(&self.state, endpoint, is_probe);
         let place = Place::take(&self.state, endpoint);
         let connect = manager.connect.clone();
         self.dials
@@ -235,16 +240,21 @@ impl<C: Connect> Keeper<C> {
 struct Dial {
     state: Arc<State>,
     endpoint: usize,
+    is_probe: bool,
     /// When it began to connect, until its end is known. With a panic it never is.
     began: Option<Instant>,
 }
 
 impl Dial {
-    fn new(state: &Arc<State>, endpoint: usize) -> Self {
+    fn new(state: &Arc<State>, endpoint: usize, is_probe: bool) -> Self {
         state.dialling.add();
+        if is_probe {
+            state.probing.add();
+        }
         Self {
             state: state.clone(),
             endpoint,
+            is_probe,
             began: None,
         }
     }
@@ -252,8 +262,16 @@ impl Dial {
     /// `None`: when its turn came nobody needed it any more, or the pool had been resized.
     async fn run<C: Connect>(mut self, connect: Arc<C>, place: Place) -> Option<Dialled<C>> {
         let state = self.state.clone();
-        let is_needed =
-            || state.dialling.value() <= state.demand() && state.places.value() <= state.max_size();
+        let is_probe = self.is_probe;
+        let is_needed = || {
+            let is_wanted = if is_probe {
+                state.demand() > 0
+            } else {
+                let counted_on = state.dialling.value().saturating_sub(state.probing.value());
+                counted_on <= state.demand()
+            };
+            is_wanted && state.places.value() <= state.max_size()
+        };
         let _turn = match &state.budget {
             Some(budget) => Some(budget.turn(is_needed).await?),
             None if is_needed() => None,
@@ -313,6 +331,9 @@ impl Drop for Dial {
             }
         }
         self.state.endpoints.on_dial_ended(self.endpoint);
+        if self.is_probe {
+            self.state.probing.remove();
+        }
         self.state.dialling.remove();
     }
 }

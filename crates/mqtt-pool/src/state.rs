@@ -43,6 +43,9 @@ pub(crate) struct State {
     /// Those of them that are saying goodbye.
     pub(crate) leaving: Gauge,
     pub(crate) dialling: Gauge,
+    /// Those dials that see whether an endpoint is back. Nobody counts on them: a server that does
+    /// not answer at all would hold up a caller for whom another has a member.
+    pub(crate) probing: Gauge,
     pub(crate) closing: Gauge,
     /// Callers that wait for room.
     pub(crate) queued: Gauge,
@@ -85,6 +88,7 @@ impl State {
             places: Gauge::default(),
             leaving: Gauge::default(),
             dialling: Gauge::default(),
+            probing: Gauge::default(),
             closing: Gauge::default(),
             queued: Gauge::default(),
             expecting: Gauge::default(),
