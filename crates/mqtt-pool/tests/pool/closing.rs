@@ -7,16 +7,9 @@ use std::sync::{
 
 use futures_util::{FutureExt, poll};
 use mqtt_pool::{AcquireError, Connect, ConnectContext, Pool, PoolConfig};
-use tokio::{
-    runtime::Handle,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
-use crate::server::{Connection, Mood, Refused, Server, seconds, settle};
-
-fn tasks() -> usize {
-    Handle::current().metrics().num_alive_tasks()
-}
+use crate::server::{Connection, Mood, Refused, Server, seconds, settle, tasks};
 
 #[tokio::test(start_paused = true)]
 async fn close_waits_for_the_idle_and_leaves_the_leased() {

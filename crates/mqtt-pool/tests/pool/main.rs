@@ -2,9 +2,13 @@
 
 mod acquiring;
 mod budgeting;
+mod changing;
 mod closing;
 mod configuring;
+mod dialling;
+mod draining;
 mod idling;
+mod keeping;
 mod leaking;
 mod leasing;
 mod living;

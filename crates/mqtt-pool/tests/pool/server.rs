@@ -1,7 +1,7 @@
 //! A server that counts its live connections by their drop, and whose moods a test sets.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     future::pending,
     sync::{
@@ -12,7 +12,10 @@ use std::{
 };
 
 use mqtt_pool::{Connect, ConnectContext, DeathNotice, Limit, Pool, PoolConfig, Pooled};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Server(Arc<Mutex<Counts>>);
@@ -31,14 +34,40 @@ pub(crate) struct Counts {
     pub(crate) fewest: usize,
     /// Calls of `connect` that are running.
     pub(crate) dialling: usize,
+    /// Connections that were asked whether they are there.
+    pub(crate) checks: u32,
     /// Goodbyes that were heard to their end.
     pub(crate) goodbyes: u32,
     /// The slots of what is live or being dialled.
     pub(crate) slots: BTreeSet<u32>,
     /// How old each connection was when it ended.
     pub(crate) ages: Vec<Duration>,
+    /// When each call of `connect` began.
+    pub(crate) attempted_at: Vec<Instant>,
+    /// The connections that a server would know of, by their id, and whether they are alive.
+    known: BTreeMap<u32, Fate>,
+    /// The most that a server has ever seen at once.
+    pub(crate) peak: usize,
+    /// The most dials at once.
+    pub(crate) peak_dialling: usize,
+    /// The most it may see at once, if that is watched.
+    pub(crate) limit: Option<usize>,
+    /// What should never have happened. A panic in a dial is but a failed dial.
+    pub(crate) faults: Vec<String>,
     pub(crate) connect: Mood,
     pub(crate) close: Mood,
+    /// What it answers to a check: `Refuses` is no.
+    pub(crate) check: Mood,
+    /// How long it lets a connection live, if it does not like it.
+    pub(crate) kicks_after: Option<Duration>,
+}
+
+impl Counts {
+    /// What the server sees: what is being dialled, and what it does not know to be dead.
+    pub(crate) fn seen(&self) -> usize {
+        let alive = |fate: &&Fate| fate.alive.load(Ordering::Relaxed);
+        self.known.values().filter(alive).count() + self.dialling
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,11 +77,16 @@ pub(crate) enum Mood {
     Takes(Duration),
     Hangs,
     Refuses,
+    RefusesAfter(Duration),
+    /// As for a wrong password.
+    RefusesForGood,
     Panics,
 }
 
 #[derive(Debug)]
-pub(crate) struct Refused;
+pub(crate) struct Refused {
+    pub(crate) for_good: bool,
+}
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,6 +125,33 @@ impl Server {
         self.with(|counts| counts.close = mood);
     }
 
+    pub(crate) fn set_check(&self, mood: Mood) {
+        self.with(|counts| counts.check = mood);
+    }
+
+    pub(crate) fn attempts(&self) -> u32 {
+        self.with(|counts| counts.attempts)
+    }
+
+    /// Ends all connections there are.
+    pub(crate) fn fail_all(&self) {
+        let fates = self.with(|counts| counts.known.values().cloned().collect::<Vec<_>>());
+        fates.iter().for_each(Fate::fail);
+    }
+
+    /// Forgets a connection that has left its pool for good; its slot is free.
+    pub(crate) fn forget(&self, connection: &Connection) {
+        self.with(|counts| {
+            counts.known.remove(&connection.id);
+            counts.slots.remove(&connection.slot);
+        });
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_sound(&self) {
+        self.with(|counts| assert!(counts.faults.is_empty(), "{:?}", counts.faults));
+    }
+
     async fn behave(mood: Mood) -> Result<(), Refused> {
         match mood {
             Mood::Prompt => Ok(()),
@@ -99,7 +160,12 @@ impl Server {
                 Ok(())
             }
             Mood::Hangs => pending().await,
-            Mood::Refuses => Err(Refused),
+            Mood::Refuses => Err(Refused { for_good: false }),
+            Mood::RefusesAfter(time) => {
+                sleep(time).await;
+                Err(Refused { for_good: false })
+            }
+            Mood::RefusesForGood => Err(Refused { for_good: true }),
             Mood::Panics => panic!("the server's mood"),
         }
     }
@@ -112,11 +178,24 @@ impl Connect for Server {
     async fn connect(&self, context: ConnectContext) -> Result<Connection, Refused> {
         let mood = self.with(|counts| {
             counts.attempts += 1;
+            counts.attempted_at.push(Instant::now());
             counts.connect
         });
         let dialling = Dialling::new(self.clone(), context.slot());
         Self::behave(mood).await?;
-        Ok(Connection::new(dialling, context.death_notice()))
+        let connection = Connection::new(dialling, context.death_notice());
+        if let Some(after) = self.with(|counts| counts.kicks_after) {
+            let fate = connection.fate();
+            tokio::spawn(async move {
+                sleep(after).await;
+                fate.fail();
+            });
+        }
+        Ok(connection)
+    }
+
+    fn is_transient(&self, error: &Refused) -> bool {
+        !error.for_good
     }
 }
 
@@ -129,9 +208,25 @@ struct Dialling {
 
 impl Dialling {
     fn new(server: Server, slot: u32) -> Self {
-        let is_free = server.with(|counts| counts.slots.insert(slot));
+        let is_free = server.with(|counts| {
+            let is_free = counts.slots.insert(slot);
+            if !is_free {
+                counts.faults.push(format!("slot {slot} is taken"));
+                return false;
+            }
+            counts.dialling += 1;
+            counts.peak_dialling = counts.peak_dialling.max(counts.dialling);
+            let seen = counts.seen();
+            counts.peak = counts.peak.max(seen);
+            if counts.limit.is_some_and(|limit| seen > limit) {
+                let limit = counts.limit;
+                counts
+                    .faults
+                    .push(format!("{seen} at once, more than {limit:?}"));
+            }
+            true
+        });
         assert!(is_free, "slot {slot} is taken");
-        server.with(|counts| counts.dialling += 1);
         Self { server, slot }
     }
 }
@@ -162,21 +257,28 @@ impl Connection {
     fn new(dialling: Dialling, notice: DeathNotice) -> Self {
         let (server, slot) = (dialling.server.clone(), dialling.slot);
         drop(dialling);
+        let fate = Fate {
+            alive: Arc::new(AtomicBool::new(true)),
+            failed: Arc::default(),
+            notice: notice.clone(),
+        };
         let id = server.with(|counts| {
+            let id = counts.connected;
+            counts.known.insert(id, fate.clone());
             counts.slots.insert(slot);
             counts.live += 1;
             counts.connected += 1;
             counts.most = counts.most.max(counts.live);
-            counts.connected - 1
+            id
         });
         Self {
             id,
             slot,
-            alive: Arc::new(AtomicBool::new(true)),
+            alive: fate.alive,
             panics: Arc::default(),
             dirty: Arc::default(),
             load: Arc::default(),
-            failed: Arc::default(),
+            failed: fate.failed,
             notice,
             born: Instant::now(),
             server,
@@ -236,6 +338,14 @@ impl Pooled for Connection {
         self.load.load(Ordering::Relaxed)
     }
 
+    async fn check(&mut self) -> bool {
+        let mood = self.server.with(|counts| {
+            counts.checks += 1;
+            counts.check
+        });
+        Server::behave(mood).await.is_ok()
+    }
+
     async fn close(self) {
         let mood = self.server.with(|counts| counts.close);
         let _ = Server::behave(mood).await;
@@ -249,7 +359,9 @@ impl Drop for Connection {
         self.server.with(|counts| {
             counts.live -= 1;
             counts.fewest = counts.fewest.min(counts.live);
-            counts.slots.remove(&self.slot);
+            if counts.known.remove(&self.id).is_some() {
+                counts.slots.remove(&self.slot);
+            }
             counts.ages.push(age);
         });
     }
@@ -262,4 +374,13 @@ pub(crate) async fn settle() {
 
 pub(crate) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+pub(crate) fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// The tasks there are, beside the test itself.
+pub(crate) fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
 }
