@@ -7,6 +7,7 @@ mod closing;
 mod configuring;
 mod dialling;
 mod draining;
+mod endpoints;
 mod idling;
 mod keeping;
 mod leaking;
