@@ -173,7 +173,8 @@ async fn the_server_never_sees_more_than_max_size() {
 async fn shares(time: Duration) -> (u32, u32) {
     let server = Server::default();
     let pool = server.pool(|config| config.with_max_size(4));
-    pool.warm_up(4, Instant::now() + seconds(5)).await.unwrap();
+    let warm = pool.warm_up(4, Instant::now() + seconds(5)).await;
+    warm.expect("it is filled");
     let end = Instant::now() + time;
     let mut tasks = JoinSet::new();
     for _ in 0..64 {
@@ -189,7 +190,8 @@ async fn shares(time: Duration) -> (u32, u32) {
         });
     }
     let leases = tasks.join_all().await;
-    (*leases.iter().min().unwrap(), *leases.iter().max().unwrap())
+    let (least, most) = (leases.iter().min(), leases.iter().max());
+    (*least.expect("a task"), *most.expect("a task"))
 }
 
 #[tokio::test(start_paused = true)]
@@ -250,8 +252,8 @@ fn assert_refused_until(answer: AcquireError<Refused>, at: Option<Instant>) {
         panic!("{answer:?}");
     };
     assert_eq!(*retry_at, at);
-    let dial = answer.source().unwrap();
-    assert!(dial.source().unwrap().is::<Refused>());
+    let refused = answer.source().and_then(Error::source);
+    assert!(refused.is_some_and(|error| error.is::<Refused>()));
 }
 
 #[tokio::test(start_paused = true)]

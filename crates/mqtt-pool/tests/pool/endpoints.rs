@@ -256,7 +256,7 @@ async fn one_may_refuse_for_good_and_the_other_not() {
 async fn lifetimes_move_the_load_back_within_one() {
     fastrand::seed(1);
     let servers = Servers::new(&[1, 1]);
-    let pool = servers.pool(|config| {
+    let _pool = servers.pool(|config| {
         config
             .with_min_idle(20)
             .with_max_size(40)

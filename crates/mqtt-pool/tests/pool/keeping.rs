@@ -16,7 +16,7 @@ async fn warm(pool: &Pool<Server>, members: usize) {
 fn most_within(window: Duration, times: &[Duration]) -> usize {
     let within = |from: &Duration| {
         let window = *from..*from + window;
-        times.iter().filter(|time| window.contains(time)).count()
+        times.iter().filter(|time| window.contains(*time)).count()
     };
     times.iter().map(within).max().unwrap_or(0)
 }
