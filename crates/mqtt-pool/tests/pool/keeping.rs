@@ -127,6 +127,7 @@ async fn what_is_kept_warm_is_replaced_before_it_expires() {
         // Ten lifetimes, each of which may be half as long.
         assert!(server.attempts() <= 60, "{}", server.attempts());
         assert!(server.live() <= 6, "{}", server.live());
+        server.assert_sound();
     }
 }
 

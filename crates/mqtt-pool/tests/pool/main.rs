@@ -14,6 +14,7 @@ mod leaking;
 mod leasing;
 mod living;
 mod metering;
+mod model;
 mod server;
 mod sharing;
 mod sharing_by_key;

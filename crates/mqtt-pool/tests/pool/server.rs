@@ -17,6 +17,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+/// More than any pool of these tests has members.
+const MAX_ATTEMPTS_AT_ONCE: u32 = 1_000;
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Server(Arc<Mutex<Counts>>);
 
@@ -42,8 +45,8 @@ pub(crate) struct Counts {
     pub(crate) slots: BTreeSet<u32>,
     /// How old each connection was when it ended.
     pub(crate) ages: Vec<Duration>,
-    /// When each call of `connect` began.
-    pub(crate) attempted_at: Vec<Instant>,
+    /// When `connect` was called last, and how often at that very moment.
+    last_attempts: Option<(Instant, u32)>,
     /// The connections that a server would know of, by their id, and whether they are alive.
     known: BTreeMap<u32, Fate>,
     /// The most that a server has ever seen at once.
@@ -67,6 +70,21 @@ impl Counts {
     pub(crate) fn seen(&self) -> usize {
         let alive = |fate: &&Fate| fate.alive.load(Ordering::Relaxed);
         self.known.values().filter(alive).count() + self.dialling
+    }
+
+    /// Virtual time does not go on while somebody dials without a pause: a test would hang.
+    fn mood_for_a_dial(&mut self) -> Mood {
+        let now = Instant::now();
+        let attempts = match self.last_attempts {
+            Some((at, attempts)) if at == now => attempts + 1,
+            Some(_) | None => 1,
+        };
+        self.last_attempts = Some((now, attempts));
+        if attempts > MAX_ATTEMPTS_AT_ONCE {
+            self.faults.push("dials without a pause".to_owned());
+            return Mood::Hangs;
+        }
+        self.connect
     }
 }
 
@@ -139,6 +157,12 @@ impl Server {
         fates.iter().for_each(Fate::fail);
     }
 
+    /// Ends the connection that is at this place of those there are, if there are so many.
+    pub(crate) fn fail_one(&self, place: usize) {
+        let fate = self.with(|counts| counts.known.values().nth(place).cloned());
+        fate.iter().for_each(Fate::fail);
+    }
+
     /// Forgets a connection that has left its pool for good; its slot is free.
     pub(crate) fn forget(&self, connection: &Connection) {
         self.with(|counts| {
@@ -178,8 +202,7 @@ impl Connect for Server {
     async fn connect(&self, context: ConnectContext) -> Result<Connection, Refused> {
         let mood = self.with(|counts| {
             counts.attempts += 1;
-            counts.attempted_at.push(Instant::now());
-            counts.connect
+            counts.mood_for_a_dial()
         });
         let dialling = Dialling::new(self.clone(), context.slot());
         Self::behave(mood).await?;
