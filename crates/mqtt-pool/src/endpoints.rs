@@ -174,6 +174,13 @@ impl Endpoints {
         each.iter().map(numbers).collect()
     }
 
+    /// How long this one is not dialled from now on; `None`: for good.
+    pub(crate) fn remaining(&self, index: usize) -> Option<Duration> {
+        let each = self.lock();
+        let remaining = each.get(index)?.backoff.remaining(Instant::now());
+        (remaining < Duration::MAX).then_some(remaining)
+    }
+
     /// Forgets every failure.
     pub(crate) fn forgive(&self) {
         let now = Instant::now();

@@ -3,13 +3,14 @@
 //! It is the only one that dials. It closes idle members that are no longer fit, or too many. It
 //! holds the pool weakly and ends as soon as the pool is closed or its last handle is dropped.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{error::Error, sync::Arc, thread, time::Duration};
 
 use deadpool::managed::{Pool, WeakPool};
 use tokio::{
     task::{JoinError, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
+use tracing::field;
 
 use crate::{
     Connect, ConnectContext, DeathNotice, DialError, OnUnavailable, OverdueLease, PoolConfig,
@@ -310,7 +311,23 @@ impl Dial {
             }
         };
         self.began = None;
+        if let Err(error) = &result {
+            self.warn(error);
+        }
         Some(result)
+    }
+
+    /// The only place where each failure is told: a caller learns of the last one at most.
+    fn warn<E: Error + 'static>(&self, error: &DialError<E>) {
+        let error: &(dyn Error + 'static) = error;
+        let endpoints = &self.state.endpoints;
+        tracing::warn!(
+            pool = self.state.config.name,
+            endpoint = endpoints.endpoint(self.endpoint).map(field::display),
+            error,
+            retry_in = endpoints.remaining(self.endpoint).map(field::debug),
+            "a dial has failed"
+        );
     }
 
     fn record(&self, began: Instant, total: fn(&mut ConnectTotals) -> &mut u64) {

@@ -9,7 +9,10 @@ use mqtt_pool::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::server::{Connection, Mood, Refused, Server, millis, seconds, settle};
+use crate::{
+    server::{Connection, Mood, Refused, Server, millis, seconds, settle},
+    warnings::Warnings,
+};
 
 /// Servers `mqtt://a`, `mqtt://b` and so on.
 #[derive(Clone)]
@@ -285,4 +288,43 @@ async fn a_death_of_one_server_is_its_own() {
     assert_eq!(servers.live(), [0, 10]);
     assert_eq!(pool.status().idle, 10);
     assert_eq!(servers.attempts()[1], 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_dial_that_fails_is_told_with_its_endpoint_and_its_cause() {
+    let (warnings, _dispatches, _guard) = Warnings::listen();
+    let servers = Servers::new(&[1, 1]);
+    let [first, second] = &servers.each[..] else {
+        panic!("there are two");
+    };
+    let pool = servers.pool(|config| {
+        let never = BackoffConfig::default().with_retry_refused_after(Limit::Never);
+        config.with_name("east").with_backoff(never)
+    });
+    first.set_connect(Mood::RefusesForGood);
+    second.set_connect(Mood::Hangs);
+    pool.get_with(Instant::now() + seconds(11))
+        .await
+        .unwrap_err();
+    let mut told = warnings.take();
+    told.sort_by_key(|text| text.contains("mqtt://b"));
+    assert_eq!(told.len(), 2, "{told:?}");
+    for text in &told {
+        assert!(
+            text.starts_with("message=a dial has failed;pool=\"east\";"),
+            "{text}"
+        );
+    }
+    for part in ["endpoint=mqtt://a:1883;", "\"refused by the server\""] {
+        assert!(told[0].contains(part), "{part} in {told:?}");
+    }
+    // It is not dialled again.
+    assert!(!told[0].contains("retry_in"), "{told:?}");
+    for part in [
+        "endpoint=mqtt://b:1883;",
+        "took longer than 10s",
+        "retry_in=",
+    ] {
+        assert!(told[1].contains(part), "{part} in {told:?}");
+    }
 }

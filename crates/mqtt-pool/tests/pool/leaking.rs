@@ -1,70 +1,14 @@
 //! Leases that are held too long.
 
-use std::{
-    fmt::{self, Write as _},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use mqtt_pool::Pool;
 use tokio::time::{Instant, sleep};
-use tracing::{
-    Dispatch, Event, Level, Metadata, Subscriber,
-    field::{Field, Visit},
-    span,
-    subscriber::DefaultGuard,
+
+use crate::{
+    server::{Server, seconds, settle},
+    warnings::Warnings,
 };
-
-use crate::server::{Server, seconds, settle};
-
-/// The warnings of this thread, each as the text of its fields.
-#[derive(Clone, Debug, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl Warnings {
-    /// Two, of which one hears: beside a single one, tracing would ask whichever thread is the
-    /// first to warn whether anybody listens, and take its answer for all.
-    fn listen() -> (Self, [Dispatch; 2], DefaultGuard) {
-        let warnings = Self::default();
-        let [first, second] = [(); 2].map(|()| Dispatch::new(warnings.clone()));
-        let guard = tracing::dispatcher::set_default(&first);
-        (warnings, [first, second], guard)
-    }
-
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().expect("no test panics in here"))
-    }
-}
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::WARN
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        let mut text = Text::default();
-        event.record(&mut text);
-        self.0.lock().expect("no test panics in here").push(text.0);
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
-}
-
-#[derive(Default)]
-struct Text(String);
-
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        write!(self.0, "{}={value:?};", field.name()).expect("a string takes all");
-    }
-}
 
 /// The overdue leases by slot, line of this file and time.
 #[track_caller]

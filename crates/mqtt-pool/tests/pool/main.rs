@@ -21,3 +21,4 @@ mod sharing_by_key;
 mod sharing_ends;
 mod sharing_replaces;
 mod slots;
+mod warnings;
