@@ -7,6 +7,8 @@ use tokio::time::Instant;
 use crate::Status;
 
 /// Why there is no lease. `E` is the error of [`Connect`](crate::Connect).
+///
+/// Its text has the pool's numbers; why connecting fails is among its sources.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AcquireError<E> {
@@ -41,9 +43,11 @@ pub enum AcquireError<E> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
-    /// A member to be returned, because all there may be are leased or being connected.
+    /// A member to be returned, because all there may be are leased or being connected; or, in
+    /// [`SharedPool::by_key`](crate::SharedPool::by_key), the last handle on the member before.
     Queue,
-    /// A new member, or one that is returned before; or the check of an old one.
+    /// A new member, which is being connected or may not be yet because its endpoints have failed,
+    /// or one that is returned before; or the check of an old one.
     Connect,
 }
 
@@ -59,6 +63,31 @@ pub enum DialError<E> {
     Panicked,
 }
 
+impl<E> AcquireError<E> {
+    /// Whether another attempt may succeed with nothing changed on this side: not if the pool is
+    /// closed, nor if it dials again only after it was [cleared](crate::Pool::clear).
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Unavailable { retry_at, .. } => retry_at.is_some(),
+            Self::Closed => false,
+        }
+    }
+
+    /// Why the last dial of the pool failed, if that is known and none has succeeded since.
+    pub fn last_dial_error(&self) -> Option<&DialError<E>> {
+        match self {
+            Self::Timeout {
+                last_dial_error, ..
+            }
+            | Self::Unavailable {
+                last_dial_error, ..
+            } => last_dial_error.as_deref(),
+            Self::Closed => None,
+        }
+    }
+}
+
 impl<E> fmt::Display for AcquireError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -70,7 +99,7 @@ impl<E> fmt::Display for AcquireError<E> {
             } => {
                 let doing = match phase {
                     Phase::Queue => "waiting for a free connection",
-                    Phase::Connect => "connecting",
+                    Phase::Connect => "waiting for a new connection",
                 };
                 write!(f, "timed out after {waited:.3?} {doing} ({status})")
             }
@@ -94,18 +123,8 @@ impl<E> fmt::Display for AcquireError<E> {
 
 impl<E: Error + 'static> Error for AcquireError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Timeout {
-                last_dial_error, ..
-            }
-            | Self::Unavailable {
-                last_dial_error, ..
-            } => last_dial_error.as_deref().map(|error| {
-                let error: &(dyn Error + 'static) = error;
-                error
-            }),
-            Self::Closed => None,
-        }
+        let error = self.last_dial_error()?;
+        Some(error)
     }
 }
 

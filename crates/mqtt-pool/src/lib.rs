@@ -104,10 +104,10 @@ pub use endpoint::WeightedEndpoint;
 pub use error::{AcquireError, DialError, Phase};
 pub use leaks::OverdueLease;
 pub use lease::Lease;
-pub use pool::{DrainReport, Pool};
+pub use pool::Pool;
 pub use service::{ServiceConnect, ServiceError};
 pub use shared::{Shared, SharedConfig, SharedPool, SharedStatus};
-pub use status::Status;
+pub use status::{DrainReport, Status};
 pub use totals::{AcquireTotals, ClosedTotals, ConnectTotals, Totals};
 
 #[doc(no_inline)]

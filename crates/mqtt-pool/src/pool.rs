@@ -18,8 +18,8 @@ use tokio::{
 };
 
 use crate::{
-    AcquireError, ConfigErrors, Connect, DialBudget, Lease, OverdueLease, Phase, PoolConfig,
-    Status, Totals, WeightedEndpoint,
+    AcquireError, ConfigErrors, Connect, DialBudget, DrainReport, Lease, OverdueLease, Phase,
+    PoolConfig, Status, Totals, WeightedEndpoint,
     handover::Refusal,
     keeper::Keeper,
     leaks::Leaks,
@@ -276,7 +276,8 @@ impl<C: Connect> Pool<C> {
         }
     }
 
-    /// Leases an idle member, if there is one that is fit; it neither waits nor connects.
+    /// Leases an idle member, if there is one that is fit; it neither waits nor connects. One that
+    /// lay idle for `check_after` and does not answer its check without waiting is closed.
     #[track_caller]
     pub fn try_get(&self) -> Option<Lease<C>> {
         let leased_at = Location::caller();
@@ -430,6 +431,8 @@ impl<C: Connect> Pool<C> {
         // A place is held from the beginning of a dial to the end of a goodbye.
         let empty = state.until(|state| state.places.value() == 0 && state.closing.value() == 0);
         let _ = timeout_at(deadline, empty).await;
+        // The program may end now: let its recorder have the end of it.
+        state.publish();
         DrainReport {
             took: started.elapsed(),
             closed: state.totals.all_gone() - before,
@@ -448,27 +451,6 @@ impl<C: Connect> Pool<C> {
         drop(pool.retain(|_, _| false).removed);
         pool.close();
         drop(pool.retain(|_, _| false).removed);
-    }
-}
-
-/// What `drain` has left undone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DrainReport {
-    /// How long it took.
-    pub took: Duration,
-    /// Members that have been closed, or are being closed.
-    pub closed: u64,
-    /// Leases that are still held. Their members are closed when they are returned.
-    pub in_use: usize,
-    /// Members whose goodbye has not come to its end.
-    pub closing: usize,
-}
-
-impl DrainReport {
-    /// Whether nothing is left.
-    pub fn is_complete(&self) -> bool {
-        self.in_use == 0 && self.closing == 0
     }
 }
 

@@ -1,6 +1,6 @@
 //! A pool in numbers.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// A pool in numbers, at one moment. While others use the pool they need not add up exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,42 @@ impl fmt::Display for Status {
             f,
             "{} idle, {} in use, {} connecting, {} waiting, at most {}",
             self.idle, self.in_use, self.connecting, self.waiting, self.max_size
+        )
+    }
+}
+
+/// What `drain` has left undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainReport {
+    /// How long it took.
+    pub took: Duration,
+    /// Members that have been closed, or are being [closed](Self::closing).
+    pub closed: u64,
+    /// Leases that are still held. Their members are closed when they are returned.
+    pub in_use: usize,
+    /// Members whose goodbye has not come to its end.
+    pub closing: usize,
+}
+
+impl DrainReport {
+    /// Whether nothing is left.
+    pub fn is_complete(&self) -> bool {
+        self.in_use == 0 && self.closing == 0
+    }
+}
+
+impl fmt::Display for DrainReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            took,
+            closed,
+            in_use,
+            closing,
+        } = self;
+        write!(
+            f,
+            "{closed} closed in {took:.3?}, {in_use} still in use, {closing} still closing"
         )
     }
 }

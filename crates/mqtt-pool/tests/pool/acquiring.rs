@@ -76,6 +76,7 @@ async fn a_timeout_in_the_queue_says_so_in_numbers() {
         error.to_string(),
         "timed out after 5.000s waiting for a free connection (0 idle, 2 in use, 0 connecting, 0 waiting, at most 2)"
     );
+    assert!(error.is_transient());
     assert!(error.source().is_none());
 }
 

@@ -252,6 +252,8 @@ fn assert_refused_until(answer: AcquireError<Refused>, at: Option<Instant>) {
         panic!("{answer:?}");
     };
     assert_eq!(*retry_at, at);
+    assert_eq!(answer.is_transient(), at.is_some());
+    assert!(answer.last_dial_error().is_some());
     let refused = answer.source().and_then(Error::source);
     assert!(refused.is_some_and(|error| error.is::<Refused>()));
 }

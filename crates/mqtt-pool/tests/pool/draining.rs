@@ -43,6 +43,10 @@ async fn a_drain_waits_for_leases_until_its_deadline() {
     assert!(!report.is_complete());
     assert_eq!((report.in_use, report.closing), (1, 0));
     assert_eq!((report.closed, report.took), (2, seconds(2)));
+    assert_eq!(
+        report.to_string(),
+        "2 closed in 2.000s, 1 still in use, 0 still closing"
+    );
 
     let drain = pool.drain(Instant::now() + seconds(2));
     let (report, ()) = tokio::join!(drain, async {
