@@ -20,6 +20,11 @@ use crate::{
 /// sessions that were told to [`disconnect`](Session::disconnect). A refusal that only a person can
 /// mend, as [`ConnectError::is_transient`] says, stops its dialling.
 ///
+/// A session is not asked whether it is alive before it is handed out: its keep-alive finds that
+/// out, and the pool's `check_after` has no effect. Its `connect_timeout` is best above those of
+/// [`SessionConfig`](crate::SessionConfig) for the dial and the CONNACK together, as it is by
+/// default: it would not say where the time went.
+///
 /// # What a lease leaves behind
 ///
 /// A session goes back to the pool as if it were new or not at all. One with an open

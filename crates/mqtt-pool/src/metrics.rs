@@ -66,6 +66,10 @@ pub const SECONDS_BUCKETS: &[f64] = &[
 /// Gauges and counters are at most a second behind. Of a pool that is closed they follow what is
 /// still `in_use` or `closing` to its end; all its other gauges are 0.
 ///
+/// A [`SharedPool`](crate::SharedPool) is seen by the leases it takes for its positions. Its handles
+/// are neither counted nor timed; [`SharedPool::status`](crate::SharedPool::status) has their
+/// number.
+///
 /// The recorder must be installed before the pool is made; see
 /// [`Pool::rebind_metrics`](crate::Pool::rebind_metrics) if it cannot be. [`SECONDS_BUCKETS`] are
 /// for the histograms.

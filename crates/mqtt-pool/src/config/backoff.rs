@@ -9,9 +9,9 @@ use crate::{ConfigErrors, Limit};
 /// How long a pool waits before it dials an endpoint again that it could not connect to; part of
 /// a [`PoolConfig`](crate::PoolConfig), which checks it.
 ///
-/// A pause is random, so that many pools do not come back together, and below a bound: `base`
-/// after the first failure, twice as much after each further one, `max` at most. Each endpoint has
-/// its own.
+/// A pause is random, so that many pools do not come back together: from half of `base` up to a
+/// bound, which is `base` after the first failure, twice as much after each further one, and `max`
+/// at most. Each endpoint has its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]

@@ -93,16 +93,19 @@ pub struct PoolConfig {
     /// [`Wait`](OnUnavailable::Wait).
     pub on_unavailable: OnUnavailable,
     /// How long a member may have lain idle and still be handed out without asking it whether it
-    /// is alive; one that lay for longer is asked first. Zero asks always. `never` by default: the
-    /// driver of a session notices by itself when its peer is gone, and the question costs a round
-    /// trip.
+    /// is alive; one that lay for longer is [asked](crate::Pooled::check) first, if it can be. Zero
+    /// asks always. `never` by default: the driver of a session notices by itself when its peer is
+    /// gone, and the question costs a round trip.
     pub check_after: Limit,
     /// How long a member has to answer that question; one that does not is closed, and another is
     /// taken. Default 1 s, a fifth of what a caller waits. Not zero.
     #[serde(with = "mqtt_transport::duration_text")]
     pub check_timeout: Duration,
     /// After how long a lease that is still held is reported as perhaps forgotten; it is not taken
-    /// away. `never` by default, for only the caller knows what is long. Not zero.
+    /// away. It is warned of in a trace, once and at most a second late, with the place in the source
+    /// that asked for it; [`overdue_leases`](crate::Pool::overdue_leases) and the metric
+    /// `mqtt_pool_leases_overdue` have it while it lasts. `never` by default, for only the caller
+    /// knows what is long. Not zero.
     pub leak_after: Limit,
     /// Whether the time for which each lease was held is recorded, in `mqtt_pool_hold_seconds` (see
     /// [`describe_metrics`](crate::describe_metrics)). Default `false`, because it costs every lease
