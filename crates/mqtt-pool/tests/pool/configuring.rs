@@ -219,7 +219,10 @@ fn what_is_not_configuration_is_refused_by_name() {
     check("idle_timeout = 30", "idle_timeout = 30");
     check("acquire_timeout = 30", "acquire_timeout = 30");
     check("backoff.base = 30", "backoff.base = 30");
-    check("backoff.retry_refused_after = 30", "invalid type: integer");
+    check(
+        "backoff.retry_refused_after = 30",
+        "integer `30`, expected the text of a time with its unit",
+    );
     check("acquire_timeout = '30'", "the units are d, h, m, s");
     check("acquire_timeout = 'never'", "not \"never\"");
     check("max_size = -1", "max_size = -1");

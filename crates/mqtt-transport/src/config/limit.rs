@@ -152,8 +152,21 @@ impl Serialize for Limit {
 
 impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
+        deserializer.deserialize_string(Text)
+    }
+}
+
+/// Unlike a `String` it says what to write in the place of a bare number.
+struct Text;
+
+impl de::Visitor<'_> for Text {
+    type Value = Limit;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the text of a time with its unit, like \"30s\"")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Limit, E> {
+        text.parse().map_err(E::custom)
     }
 }
