@@ -64,13 +64,13 @@ async fn leases_are_taken_from_the_pool_that_is_configured() {
         &[
             "uplink, at most 2 sessions",
             "mqtt://broker-2.example:1883, 2 of 3 parts",
-            "new       0 idle, 0 in use, 0 waiting, at most 2\n",
-            "leased    0 idle, 2 in use, 0 waiting, at most 2\n",
-            "wanted    0 idle, 2 in use, 1 waiting, at most 2\n",
-            "served    0 idle, 2 in use, 0 waiting, at most 2\n",
-            "returned  2 idle, 0 in use, 0 waiting, at most 2\n",
+            "new       0 idle, 0 in use, 0 connecting, 0 waiting, at most 2\n",
+            "leased    0 idle, 2 in use, 0 connecting, 0 waiting, at most 2\n",
+            "wanted    0 idle, 2 in use, 0 connecting, 1 waiting, at most 2\n",
+            "served    0 idle, 2 in use, 0 connecting, 0 waiting, at most 2\n",
+            "returned  2 idle, 0 in use, 0 connecting, 0 waiting, at most 2\n",
             "by Little's law 2 sessions carry",
-            "closed    0 idle, 0 in use, 0 waiting, at most 2\n",
+            "closed    0 idle, 0 in use, 0 connecting, 0 waiting, at most 2\n",
         ],
     );
 }
