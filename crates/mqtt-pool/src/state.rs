@@ -2,7 +2,10 @@
 //!
 //! It holds no member: when the last handle goes, the idle members go, whoever still holds this.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::{
+    ops::Deref,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use tokio::{
     runtime::Handle,
@@ -28,7 +31,7 @@ pub(crate) struct State {
     pub(crate) generation: Generation,
     pub(crate) leaks: Option<Leaks>,
     pub(crate) slots: Slots,
-    pub(crate) totals: Counts,
+    pub(crate) totals: Apart<Counts>,
     pub(crate) metrics: Metrics,
     /// Where what outlives its caller runs: dials and goodbyes.
     pub(crate) runtime: Handle,
@@ -36,8 +39,8 @@ pub(crate) struct State {
     max_size: AtomicUsize,
     /// How many idle members will have to go before long.
     expiring: AtomicUsize,
-    pub(crate) idle: Gauge,
-    pub(crate) in_use: Gauge,
+    pub(crate) idle: Apart<Gauge>,
+    pub(crate) in_use: Apart<Gauge>,
     /// Members that count towards `max_size`: connected, being connected, or saying goodbye.
     pub(crate) places: Gauge,
     /// Those of them that are saying goodbye.
@@ -48,9 +51,9 @@ pub(crate) struct State {
     pub(crate) probing: Gauge,
     pub(crate) closing: Gauge,
     /// Callers that wait for room.
-    pub(crate) queued: Gauge,
+    pub(crate) queued: Apart<Gauge>,
     /// Callers that wait for a connection.
-    pub(crate) expecting: Gauge,
+    pub(crate) expecting: Apart<Gauge>,
     /// Set once, by `close` or by the drop of the last handle.
     closed: watch::Sender<bool>,
     /// The same, where only a look is wanted.
@@ -79,19 +82,19 @@ impl State {
             generation: Generation::default(),
             leaks: config.leak_after.duration().map(Leaks::new),
             slots: Slots::default(),
-            totals: Counts::default(),
+            totals: Apart::default(),
             runtime,
             max_size: AtomicUsize::new(config.max_size),
             expiring: AtomicUsize::new(0),
-            idle: Gauge::default(),
-            in_use: Gauge::default(),
+            idle: Apart::default(),
+            in_use: Apart::default(),
             places: Gauge::default(),
             leaving: Gauge::default(),
             dialling: Gauge::default(),
             probing: Gauge::default(),
             closing: Gauge::default(),
-            queued: Gauge::default(),
-            expecting: Gauge::default(),
+            queued: Apart::default(),
+            expecting: Apart::default(),
             closed: watch::Sender::new(false),
             is_closed: AtomicBool::new(false),
             wake: Notify::new(),
@@ -259,6 +262,20 @@ fn labels<'a>(config: &'a PoolConfig, endpoints: &Endpoints) -> Labels<'a> {
         pool: &config.name,
         endpoints: endpoints.labels(),
         record_hold: config.record_hold,
+    }
+}
+
+/// On a cache line of its own, or rather on the pair of them that processors fetch together: what
+/// is written by all callers, and would hold up those who only read what lies beside it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
     }
 }
 
