@@ -4,13 +4,13 @@ use std::{env, pin::Pin, process::ExitCode};
 
 use benches::{
     Error,
-    pool::{Effort, checkout, dialling, fairness},
+    pool::{Effort, checkout, dialling, fairness, sharing},
 };
 
 const HELP: &str = "\
 pool [--rounds N] [--only PART] [--smoke]
-  --rounds N   turns of each pool with each work of checkout, interleaved (15)
-  --only PART  one part: checkout, fairness or dialling
+  --rounds N   turns of each pool in checkout and of each handle in shared, interleaved (15)
+  --only PART  one part: checkout, shared, fairness or dialling
   --smoke      few operations, one round: that everything works, not how fast";
 
 /// As many as the machine that the README speaks of has processors.
@@ -18,10 +18,12 @@ const WORKERS: usize = 2;
 
 type Part = fn(Effort) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
-// The pick of a shared handle, `SharedPool::pick`, is a part of its own and comes after `checkout`.
-const PARTS: [(&str, Part); 3] = [
+const PARTS: [(&str, Part); 4] = [
     ("checkout", |effort| {
         Box::pin(async move { checkout::run(&effort).await })
+    }),
+    ("shared", |effort| {
+        Box::pin(async move { sharing::run(&effort).await })
     }),
     ("fairness", |effort| {
         Box::pin(async move { fairness::run(&effort).await })

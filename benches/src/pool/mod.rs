@@ -8,6 +8,7 @@ mod contender;
 pub mod dialling;
 pub mod fairness;
 mod server;
+pub mod sharing;
 
 use std::time::Duration;
 
@@ -15,9 +16,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::exhaustive_structs, reason = "not a published crate")]
 pub struct Effort {
-    /// Turns of each pool with each work of `checkout`.
+    /// Turns of each pool with each work of `checkout`, and of each handle in `sharing`.
     pub rounds: u32,
-    /// Checkouts in one turn, over all tasks.
+    /// Checkouts in one turn, over all tasks; handles in one turn, for each thread.
     pub checkouts: usize,
     /// Turns of each pool in each scenario of `dialling` and in `fairness`.
     pub scenarios: u32,
