@@ -53,8 +53,13 @@ impl Generation {
         }
         let is_full = retirements.len() >= MAX_RETIREMENTS;
         match retirements.last_mut() {
-            // Of one who retires without a pause: these go with those before them.
-            Some(last) if is_full => last.youngest = youngest,
+            // Of one who retires without a pause: these go with those before them, by whichever
+            // end is the earlier.
+            Some(last) if is_full => {
+                let since_then = since.saturating_duration_since(last.since);
+                last.over = last.over.min(since_then.saturating_add(over));
+                last.youngest = youngest;
+            }
             Some(_) | None => retirements.push(Retirement {
                 youngest,
                 since,
@@ -160,6 +165,20 @@ mod tests {
         generation.advance(Duration::ZERO);
         assert_eq!(generation.lock().len(), 1);
         assert_eq!(generation.due(last, 1.0), Some(Instant::now()));
+    }
+
+    /// Its key has leaked, after a night of a script that was too eager.
+    #[tokio::test(start_paused = true)]
+    async fn a_short_retirement_is_short_after_any_number_of_long_ones() {
+        let generation = Generation::default();
+        for over in [HOUR * 24, Duration::MAX].repeat(MAX_RETIREMENTS) {
+            generation.advance(over);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let last = generation.current();
+        generation.advance(HOUR);
+        let due = generation.due(last, 1.0);
+        assert_eq!(due, Some(Instant::now() + HOUR));
     }
 
     #[tokio::test(start_paused = true)]
