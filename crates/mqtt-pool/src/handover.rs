@@ -169,7 +169,9 @@ impl<C: Connect> Handover<C> {
     }
 
     pub(crate) fn set_last_error(&self, error: Option<DialError<C::Error>>) {
-        self.lock().last_error = error.map(Arc::new);
+        // What the one before holds may come back to the pool, which takes the lock.
+        let before = std::mem::replace(&mut self.lock().last_error, error.map(Arc::new));
+        drop(before);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<C>> {

@@ -145,8 +145,9 @@ impl<C: Connect> Keeper<C> {
             wanted -= 1;
             handover.hand(spare);
         }
-        let taken = pool.retain(|member, _| {
-            let is_taken = wanted > 0 && member.fit(now).is_ok();
+        // Also what is not fit, which makes room where `hand` finds that out.
+        let taken = pool.retain(|_, _| {
+            let is_taken = wanted > 0;
             wanted -= usize::from(is_taken);
             !is_taken
         });

@@ -60,6 +60,15 @@ impl Attempt {
         }
     }
 
+    /// What the user's check asks of pools: it is no part of the attempt that checks.
+    fn of_check(state: Arc<State>) -> Self {
+        Self {
+            state,
+            may_connect: true,
+            phase: Cell::new(Phase::Connect),
+        }
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         self.phase.get()
     }
@@ -116,10 +125,13 @@ impl<C: Connect> managed::Manager for Manager<C> {
         {
             // If the caller gives up meanwhile, what it was checking goes as well.
             member.condemn(Reason::Check);
+            let check_timeout = self.state.config.check_timeout;
             let answers = match member.connection_mut() {
-                Some(connection) => timeout(self.state.config.check_timeout, connection.check())
-                    .await
-                    .unwrap_or(false),
+                Some(connection) => {
+                    let attempt = Attempt::of_check(self.state.clone());
+                    let check = ATTEMPT.scope(attempt, connection.check());
+                    timeout(check_timeout, check).await.unwrap_or(false)
+                }
                 None => false,
             };
             if !answers {

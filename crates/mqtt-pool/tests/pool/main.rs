@@ -2,6 +2,7 @@
 
 mod acquiring;
 mod budgeting;
+mod calling_back;
 mod changing;
 mod closing;
 mod configuring;
