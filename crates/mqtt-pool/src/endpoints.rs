@@ -108,6 +108,19 @@ impl Endpoints {
         }
     }
 
+    /// Whether a dial that was chosen before may begin now: its endpoint may have failed since.
+    pub(crate) fn may_begin(&self, index: usize, is_probe: bool, now: Instant) -> bool {
+        let each = self.lock();
+        let availability = each
+            .get(index)
+            .map(|member| member.backoff.availability(now));
+        match availability {
+            Some(Availability::Open) => true,
+            Some(Availability::Probing) => is_probe,
+            Some(Availability::Waiting(_) | Availability::Refused(_)) | None => false,
+        }
+    }
+
     pub(crate) fn endpoint(&self, index: usize) -> Option<Endpoint> {
         let each = self.lock();
         let weighted = each.get(index)?.endpoint.as_ref()?;

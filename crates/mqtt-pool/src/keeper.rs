@@ -261,10 +261,11 @@ impl Dial {
         }
     }
 
-    /// `None`: when its turn came nobody needed it any more, or the pool had been resized.
+    /// `None`: when its turn came nobody needed it any more, the pool had been resized, or the
+    /// endpoint had failed.
     async fn run<C: Connect>(mut self, connect: Arc<C>, place: Place) -> Option<Dialled<C>> {
         let state = self.state.clone();
-        let is_probe = self.is_probe;
+        let (endpoint, is_probe) = (self.endpoint, self.is_probe);
         let is_needed = || {
             let is_wanted = if is_probe {
                 state.demand() > 0
@@ -272,7 +273,9 @@ impl Dial {
                 let counted_on = state.dialling.value().saturating_sub(state.probing.value());
                 counted_on <= state.demand()
             };
-            is_wanted && state.places.value() <= state.max_size()
+            is_wanted
+                && state.places.value() <= state.max_size()
+                && (state.endpoints).may_begin(endpoint, is_probe, Instant::now())
         };
         let _turn = match &state.budget {
             Some(budget) => Some(budget.turn(is_needed).await?),

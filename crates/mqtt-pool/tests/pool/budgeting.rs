@@ -168,3 +168,13 @@ async fn a_pool_that_is_closed_gives_up_its_turns() {
     assert!(waits.now_or_never().is_some_and(|lease| lease.is_ok()));
     assert_eq!(attempts(&west), 1);
 }
+
+/// They were chosen while the endpoint was open, and had to wait for their turn.
+#[tokio::test(start_paused = true)]
+async fn a_failure_holds_for_the_dials_that_wait_for_their_turn() {
+    let budget = DialBudget::new(number(1));
+    let (server, pool) = place(&budget, Mood::RefusesAfter(Duration::from_millis(10)));
+    let calls = join_all((0..8).map(|_| pool.get()));
+    assert!(timeout(Duration::from_millis(100), calls).await.is_err());
+    assert_eq!(attempts(&server), 1);
+}
