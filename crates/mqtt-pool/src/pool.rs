@@ -394,8 +394,9 @@ impl<C: Connect> Pool<C> {
     /// For what old connections may live with for a while: a certificate has been renewed. What is
     /// retiring already does not get longer than it had.
     pub fn retire(&self, over: Duration) {
-        self.handles.state.generation.advance(over);
+        // In this order: a refusal that is of the new generation is one that came after this.
         self.handles.state.endpoints.forgive();
+        self.handles.state.generation.advance(over);
         self.handles.state.on_death();
     }
 

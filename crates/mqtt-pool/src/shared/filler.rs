@@ -33,8 +33,9 @@ pub(super) struct Filler<C: Connect> {
     /// Ends with the last handle.
     alive: oneshot::Receiver<Infallible>,
     leases: JoinSet<Leased<C>>,
-    /// For each position the task that gets a lease for it, while there is one.
-    pending: Vec<Option<Id>>,
+    /// For each position the task that gets a lease for it, while there is one, and the
+    /// generation in which that began.
+    pending: Vec<Option<(Id, u64)>>,
 }
 
 type Leased<C> = Result<Lease<C>, AcquireError<<C as Connect>::Error>>;
@@ -103,8 +104,9 @@ impl<C: Connect> Filler<C> {
                 // It waits in the pool's queue like any caller, without haste.
                 let deadline = after(now, Duration::MAX);
                 let lease = async move { pool.acquire(Some(deadline), None).await };
+                let generation = self.state.generation.current();
                 let task = self.leases.spawn_on(lease, &self.state.runtime);
-                *pending = Some(task.id());
+                *pending = Some((task.id(), generation));
             }
         }
         Some(next)
@@ -120,8 +122,7 @@ impl<C: Connect> Filler<C> {
             return;
         };
         for (position, pending) in inner.positions.iter().zip(&mut self.pending) {
-            if *pending == Some(id) {
-                *pending = None;
+            if let Some((_, generation)) = pending.take_if(|(pending, _)| *pending == id) {
                 // The next round asks again for what is not put in.
                 match leased {
                     Some(Ok(lease)) => {
@@ -131,7 +132,10 @@ impl<C: Connect> Filler<C> {
                         }
                     }
                     Some(Err(AcquireError::Unavailable { retry_at, .. })) => {
-                        let refused = Refused::new(&self.state, retry_at);
+                        let refused = Refused {
+                            retry_at,
+                            generation,
+                        };
                         inner.refused.store(Some(Arc::new(refused)));
                         inner.changed.notify_waiters();
                     }

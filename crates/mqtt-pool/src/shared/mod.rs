@@ -110,17 +110,11 @@ struct Inner<C: Connect> {
 /// The pool has no member, and there will be none before this is over.
 struct Refused {
     retry_at: Option<Instant>,
+    /// That in which the pool was asked.
     generation: u64,
 }
 
 impl Refused {
-    fn new(state: &State, retry_at: Option<Instant>) -> Self {
-        Self {
-            retry_at,
-            generation: state.generation.current(),
-        }
-    }
-
     fn is_over(&self, state: &State, now: Instant) -> bool {
         // With a new generation refusals may be forgiven.
         self.generation != state.generation.current()

@@ -1,8 +1,8 @@
 //! The end of a shared pool, and what goes on while its members are killed.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
-use mqtt_pool::{AcquireError, BackoffConfig};
+use mqtt_pool::{AcquireError, BackoffConfig, Limit};
 use tokio::{
     runtime::Handle,
     task::JoinSet,
@@ -196,4 +196,37 @@ async fn nothing_is_lost_while_members_are_killed() {
     assert!(connected > 100, "{connected}");
     assert!(pool.drain(Instant::now() + seconds(60)).await.is_complete());
     assert_eq!(server.live(), 0);
+}
+
+/// The refusal was on its way to the positions when it was forgiven.
+#[tokio::test(start_paused = true)]
+async fn a_clear_reaches_the_positions_at_any_moment() {
+    for moment in 0..16 {
+        let server = Server::default();
+        server.set_connect(Mood::RefusesForGood);
+        let backoff = BackoffConfig::default().with_retry_refused_after(Limit::Never);
+        let pool = server.pool(|config| config.with_backoff(backoff));
+        let shared = share(&pool, 1);
+        // In turn with the tasks of the pool.
+        let (server, clone) = (server.clone(), pool.clone());
+        let clearing = tokio::spawn(async move {
+            for _ in 0..moment {
+                let mut is_over = false;
+                poll_fn(|context| {
+                    context.waker().wake_by_ref();
+                    match std::mem::replace(&mut is_over, true) {
+                        true => Poll::Ready(()),
+                        false => Poll::Pending,
+                    }
+                })
+                .await;
+            }
+            server.set_connect(Mood::Prompt);
+            clone.clear();
+        });
+        clearing.await.unwrap();
+        sleep(seconds(2)).await;
+        assert!(shared.pick().is_some(), "cleared at {moment}");
+        pool.close().await;
+    }
 }
