@@ -50,7 +50,7 @@ pub trait Pooled: Send + 'static {
     /// Whether the next holder can work with it.
     ///
     /// It is asked at each lease and at each return, and for idle members under the pool's lock:
-    /// read a flag that whoever drives the connection sets, and do no I/O. A panic counts as
+    /// read a flag that whoever drives the connection sets, do no I/O, and do not call the pool. A panic counts as
     /// `false`.
     fn is_usable(&self) -> bool;
 

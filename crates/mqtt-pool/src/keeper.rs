@@ -19,6 +19,7 @@ use crate::{
     manager::Manager,
     member::{Member, Source},
     place::Place,
+    pool::shut,
     state::State,
     totals::{ConnectTotals, Reason},
 };
@@ -234,6 +235,18 @@ impl<C: Connect> Keeper<C> {
                 %leased_at,
                 "a lease is held for longer than leak_after"
             );
+        }
+    }
+}
+
+/// A keeper that ends before its pool, because its runtime was shut down, takes the pool with it:
+/// nobody would dial for those who wait.
+impl<C: Connect> Drop for Keeper<C> {
+    fn drop(&mut self) {
+        if !self.state.is_closed()
+            && let Some(pool) = self.pool.upgrade()
+        {
+            shut(&pool, &self.state);
         }
     }
 }

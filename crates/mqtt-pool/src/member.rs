@@ -250,6 +250,8 @@ impl<T: Pooled> Drop for Member<T> {
             None if self.state.is_closed() => Reason::Shutdown,
             None => Reason::Surplus,
         };
+        // Before its place is free, so that a drain never finds neither.
+        let closing = Closing::begin(self.state.clone());
         self.count_out(reason);
         if let Some(place) = &mut self.place {
             place.leave();
@@ -257,7 +259,7 @@ impl<T: Pooled> Drop for Member<T> {
         let Some(connection) = self.connection.take() else {
             return;
         };
-        let (place, closing) = (self.place.take(), Closing::begin(self.state.clone()));
+        let place = self.place.take();
         let close_timeout = self.state.config.close_timeout;
         self.state.runtime.spawn(async move {
             // In this order, so that whoever waits for the closing finds the place free.

@@ -3,9 +3,9 @@
 use std::{
     fmt,
     future::{Future, poll_fn},
-    panic::Location,
+    panic::{Location, resume_unwind},
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     task::{self, Poll, Waker},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use std::{
 use deadpool::managed::{self, Object, PoolError, QueueMode, TimeoutType, Timeouts};
 use tokio::{
     runtime::Handle,
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -41,7 +41,6 @@ pub struct Pool<C: Connect> {
 struct Handles<C: Connect> {
     pool: managed::Pool<Manager<C>>,
     state: Arc<State>,
-    resizing: Mutex<()>,
 }
 
 /// deadpool's own timeouts are not used: there is one for the whole call, ours.
@@ -121,11 +120,7 @@ impl<C: Connect> Pool<C> {
         let keeper = Keeper::new(pool.weak(), state.clone());
         state.runtime.spawn(keeper.run());
         Ok(Self {
-            handles: Arc::new(Handles {
-                pool,
-                state,
-                resizing: Mutex::new(()),
-            }),
+            handles: Arc::new(Handles { pool, state }),
         })
     }
 
@@ -316,8 +311,17 @@ impl<C: Connect> Pool<C> {
                 let lease = async move { pool.acquire(Some(deadline), Some(leased_at)).await };
                 leases.spawn_on(lease, &self.handles.state.runtime);
             }
-            let leases = leases.join_all().await;
-            leases.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
+            let mut leased = Vec::new();
+            while let Some(lease) = leases.join_next().await {
+                match lease.map_err(JoinError::try_into_panic) {
+                    Ok(lease) => leased.push(lease),
+                    // The user's check has panicked.
+                    Err(Ok(panic)) => resume_unwind(panic),
+                    // The pool's runtime is gone.
+                    Err(Err(_cancelled)) => leased.push(Err(self.refuse_closed())),
+                }
+            }
+            leased.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
         }
     }
 
@@ -359,16 +363,12 @@ impl<C: Connect> Pool<C> {
     ///
     /// That `max_size` is out of range; nothing is changed then.
     pub fn resize(&self, max_size: usize) -> Result<(), ConfigErrors> {
-        let Handles {
-            pool,
-            state,
-            resizing,
-        } = &*self.handles;
+        let Handles { pool, state, .. } = &*self.handles;
         let mut config = state.config.clone();
         config.max_size = max_size;
         config.min_idle = config.min_idle.min(max_size);
         config.validate()?;
-        let _resizing = resizing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _resizing = (state.resizing.lock()).unwrap_or_else(PoisonError::into_inner);
         // deadpool only ever grows: its shrinking loses count of permits. A call that gets one of
         // those that are too many waits for a connection instead, in the same order.
         if pool.status().max_size < max_size {
@@ -412,7 +412,7 @@ impl<C: Connect> Pool<C> {
     /// closed now, leased ones when they are returned; this waits for the idle ones, at most
     /// `close_timeout`. If the future is dropped, the pool is closed all the same.
     pub async fn close(&self) {
-        self.shut();
+        shut(&self.handles.pool, &self.handles.state);
         let state = &self.handles.state;
         let _ = timeout(
             state.config.close_timeout,
@@ -428,31 +428,37 @@ impl<C: Connect> Pool<C> {
     pub async fn drain(&self, deadline: Instant) -> DrainReport {
         let (state, started) = (&self.handles.state, Instant::now());
         let before = state.totals.all_gone();
-        self.shut();
+        shut(&self.handles.pool, &self.handles.state);
         // A place is held from the beginning of a dial to the end of a goodbye.
         let empty = state.until(|state| state.places.value() == 0 && state.closing.value() == 0);
         let _ = timeout_at(deadline, empty).await;
+        // In the order in which a member goes through them, so that none is missed. One that was
+        // returned just now is neither leased any more nor closing yet, but has its place.
+        let in_use = state.in_use.value();
+        let leaving = state.places.value().saturating_sub(in_use);
         // The program may end now: let its recorder have the end of it.
         state.publish();
         DrainReport {
             took: started.elapsed(),
             closed: state.totals.all_gone() - before,
-            in_use: state.in_use.value(),
-            closing: state.closing.value(),
+            in_use,
+            closing: state.closing.value().max(leaving),
         }
     }
+}
 
-    /// Closes it, without waiting.
-    fn shut(&self) {
-        let Handles { pool, state, .. } = &*self.handles;
-        state.set_closed();
-        pool.manager().handover.close();
-        // Before deadpool's `close`, which drops idle members under its lock; and after it, for
-        // what was returned in between.
-        drop(pool.retain(|_, _| false).removed);
+/// Closes a pool, without waiting.
+pub(crate) fn shut<C: Connect>(pool: &managed::Pool<Manager<C>>, state: &State) {
+    state.set_closed();
+    pool.manager().handover.close();
+    // Before deadpool's `close`, which drops idle members under its lock; and after it, for what
+    // was returned in between.
+    drop(pool.retain(|_, _| false).removed);
+    {
+        let _resizing = (state.resizing.lock()).unwrap_or_else(PoisonError::into_inner);
         pool.close();
-        drop(pool.retain(|_, _| false).removed);
     }
+    drop(pool.retain(|_, _| false).removed);
 }
 
 /// As far ahead as is sensible, where the time is too long.

@@ -4,7 +4,10 @@
 
 use std::{
     ops::Deref,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{
@@ -54,6 +57,8 @@ pub(crate) struct State {
     pub(crate) queued: Apart<Gauge>,
     /// Callers that wait for a connection.
     pub(crate) expecting: Apart<Gauge>,
+    /// Held while deadpool's size is changed: to grow and to close at once would undo the closing.
+    pub(crate) resizing: Mutex<()>,
     /// Set once, by `close` or by the drop of the last handle.
     closed: watch::Sender<bool>,
     /// The same, where only a look is wanted.
@@ -95,6 +100,7 @@ impl State {
             closing: Gauge::default(),
             queued: Apart::default(),
             expecting: Apart::default(),
+            resizing: Mutex::new(()),
             closed: watch::Sender::new(false),
             is_closed: AtomicBool::new(false),
             wake: Notify::new(),

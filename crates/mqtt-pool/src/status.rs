@@ -42,7 +42,7 @@ pub struct DrainReport {
     pub closed: u64,
     /// Leases that are still held. Their members are closed when they are returned.
     pub in_use: usize,
-    /// Members whose goodbye has not come to its end.
+    /// Members whose goodbye has not come to its end, and dials that have not been dropped yet.
     pub closing: usize,
 }
 

@@ -328,6 +328,13 @@ impl<C: Connect<Connection: Sync>> Inner<C> {
                 let timeout = state.config.acquire_timeout;
                 (now, deadline.unwrap_or_else(|| after(now, timeout)))
             });
+            // The filler does not tell of a pool that was closed because their runtime is gone.
+            let changed = async {
+                tokio::select! {
+                    () = changed => {}
+                    () = state.closed() => {}
+                }
+            };
             if timeout_at(deadline, changed).await.is_err() {
                 return Err(self.pool.timed_out(started.elapsed(), phase));
             }

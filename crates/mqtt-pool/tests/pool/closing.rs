@@ -1,13 +1,20 @@
 //! The end of a pool.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Barrier, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
 use futures_util::{FutureExt, poll};
 use mqtt_pool::{AcquireError, Connect, ConnectContext, Pool, PoolConfig};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 
 use crate::server::{Connection, Mood, Refused, Server, seconds, settle, tasks};
 
@@ -231,4 +238,77 @@ async fn the_connector_is_dropped_with_the_pool() {
         dropped.load(Ordering::Relaxed),
         "neither a task nor a lease holds it"
     );
+}
+
+/// A pool whose runtime is gone, while others go on.
+fn orphan(server: &Server) -> Pool<Server> {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    server.pool(|config| config.with_acquire_timeout(seconds(3_600)))
+}
+
+fn runtime() -> Runtime {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build();
+    runtime.expect("there are resources for it")
+}
+
+#[test]
+fn nobody_waits_for_a_pool_whose_runtime_is_gone() {
+    let pool = orphan(&Server::default());
+    runtime().block_on(async {
+        let begin = Instant::now();
+        assert!(matches!(pool.get().await, Err(AcquireError::Closed)));
+        let deadline = begin + seconds(60);
+        let warm = pool.warm_up(2, deadline).await;
+        assert!(matches!(warm, Err(AcquireError::Closed)));
+        assert!(pool.drain(deadline).await.is_complete());
+        assert_eq!(begin.elapsed(), seconds(0));
+    });
+}
+
+#[test]
+fn who_waits_is_told_when_the_runtime_goes() {
+    let (server, dying) = (Server::default(), runtime());
+    server.set_connect(Mood::Hangs);
+    let pool = dying.block_on(async {
+        let pool = server.pool(|config| config.with_acquire_timeout(seconds(3_600)));
+        settle().await;
+        pool
+    });
+    runtime().block_on(async {
+        let begin = Instant::now();
+        let mut caller = Box::pin(pool.get());
+        assert!(poll!(&mut caller).is_pending());
+        spawn_blocking(|| drop(dying)).await.unwrap();
+        assert!(matches!(caller.await, Err(AcquireError::Closed)));
+        assert_eq!(begin.elapsed(), seconds(0));
+        assert_eq!(pool.status().waiting, 0);
+    });
+}
+
+/// What is returned just then must not lie idle in a pool that is closed.
+#[test]
+fn a_size_that_is_changed_at_the_end_keeps_nothing() {
+    let runtime = Runtime::new().unwrap();
+    for round in 0..2_000 {
+        let server = Server::default();
+        let pool = runtime.block_on(async { server.pool(|config| config.with_max_size(1)) });
+        let lease = runtime.block_on(pool.get()).unwrap();
+        let barrier = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                barrier.wait();
+                for size in 2..40 {
+                    pool.resize(size).unwrap();
+                }
+            });
+            barrier.wait();
+            assert!(runtime.block_on(pool.drain(Instant::now())).in_use > 0);
+        });
+        drop(lease);
+        assert_eq!(pool.status().idle, 0, "round {round}");
+    }
 }

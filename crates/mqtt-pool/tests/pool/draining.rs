@@ -227,3 +227,18 @@ async fn nobody_waits_beside_an_idle_member() {
         returning.join().unwrap();
     }
 }
+
+/// One that its server has ended makes room before its goodbye; it must not be missed in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_that_is_complete_has_seen_the_dead_go() {
+    for _ in 0..2_000 {
+        let server = Server::default();
+        let pool = server.pool(|config| config);
+        let lease = pool.get().await.unwrap();
+        lease.fail();
+        let returning = thread::spawn(move || drop(lease));
+        while !pool.drain(Instant::now()).await.is_complete() {}
+        assert_eq!(server.live(), 0);
+        returning.join().unwrap();
+    }
+}
