@@ -88,11 +88,19 @@ impl Held {
         n: u64,
     ) -> Result<(), Error> {
         use mqtt_client::Version;
-        for _ in 0..n {
+        let ours = match contender {
+            Contender::Ours3 => Some(ours::Opener::new(Version::V3, server)?),
+            Contender::Ours5 => Some(ours::Opener::new(Version::V5, server)?),
+            Contender::Raw | Contender::Rumqttc => None,
+        };
+        for number in 0..n {
             match contender {
                 Contender::Raw => self.raw.push(raw::connect(server)?),
-                Contender::Ours3 => self.ours.push(ours::connect(Version::V3, server).await?),
-                Contender::Ours5 => self.ours.push(ours::connect(Version::V5, server).await?),
+                Contender::Ours3 | Contender::Ours5 => {
+                    if let Some(ours) = &ours {
+                        self.ours.push(ours.open(number).await?);
+                    }
+                }
                 Contender::Rumqttc => self.rumqttc.push(rumqttc::hold(server).await?),
             }
         }

@@ -23,7 +23,28 @@ fn endpoint(server: SocketAddr) -> Result<Endpoint, Error> {
     Ok(format!("mqtt://{server}").parse()?)
 }
 
-pub(super) async fn connect(version: Version, server: SocketAddr) -> Result<Session, Error> {
+/// Opens sessions as a process does that has one for each of its devices: of one connector, each
+/// under a name of its own.
+pub(super) struct Opener {
+    connector: SessionConnector,
+    endpoint: Endpoint,
+}
+
+impl Opener {
+    pub(super) fn new(version: Version, server: SocketAddr) -> Result<Self, Error> {
+        Ok(Self {
+            connector: connector(version)?,
+            endpoint: endpoint(server)?,
+        })
+    }
+
+    pub(super) async fn open(&self, number: u64) -> Result<Session, Error> {
+        let connector = self.connector.with_client_id(format!("bench-{number}"))?;
+        Ok(connector.connect(self.endpoint.clone()).await?)
+    }
+}
+
+async fn connect(version: Version, server: SocketAddr) -> Result<Session, Error> {
     Ok(connector(version)?.connect(endpoint(server)?).await?)
 }
 

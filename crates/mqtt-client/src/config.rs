@@ -9,6 +9,8 @@ use mqtt_proto::{
     packet::{Connect, Will},
 };
 
+use crate::reconnect::ReconnectConfig;
+
 /// Options of a session.
 ///
 /// Begin with [`SessionConfig::new`] and change what differs; [`validate`](Self::validate) reports
@@ -66,6 +68,10 @@ pub struct SessionConfig {
     /// false: the specification asks to disconnect then `[MQTT5-3.2.2-4]`, since what was in
     /// flight is unknown.
     pub adopt_session: bool,
+    /// Whether and how the session outlives its connections. By default it does: it opens another
+    /// one for ever, see [`ReconnectConfig`]. `None` ends it with its first. Sessions of a pool always
+    /// end so, since the pool replaces them.
+    pub reconnect: Option<ReconnectConfig>,
 }
 
 /// Longer than any process runs.
@@ -92,6 +98,7 @@ impl SessionConfig {
             write_timeout: Duration::from_secs(10),
             quiesce: Duration::from_millis(250),
             adopt_session: false,
+            reconnect: Some(ReconnectConfig::default()),
         }
     }
 
@@ -211,6 +218,9 @@ impl SessionConfig {
                 );
             }
         }
+        if let Some(reconnect) = &self.reconnect {
+            reconnect.check("session.reconnect", &mut errors);
+        }
         if self.version == Version::V3 {
             if self.client_id.is_empty() && !self.clean_start {
                 let hint = "name the session or set clean_start";
@@ -285,4 +295,5 @@ setters! {
     with_write_timeout write_timeout: Duration,
     with_quiesce quiesce: Duration,
     with_adopt_session adopt_session: bool,
+    with_reconnect reconnect: Option<ReconnectConfig>,
 }

@@ -2,17 +2,14 @@
 
 use std::{
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use mqtt_pool::{ConfigErrors, DeathNotice};
-use mqtt_proto::{
-    DecodeError, Decoder, Event, ProtocolError,
-    packet::{ConnAck, Connect},
-};
+use mqtt_proto::{Connected, DecodeError, Decoder, Event, ProtocolError, packet::Connect};
 use mqtt_transport::{Conn, ConnectDeadline, Connector, DeadlineHandle, Endpoint, WriteDeadline};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,6 +21,8 @@ use crate::{
     config::SessionConfig,
     driver::Driver,
     error::{ConnectCause, ConnectError},
+    life::Life,
+    reconnect::{Cause, Interruption, Plan, Reconnect},
     session::Session,
     shared::{Core, Shared},
 };
@@ -32,13 +31,32 @@ use crate::{
 ///
 /// As a [`Service`] it takes the [`Endpoint`] to connect to. Must be called within a tokio
 /// runtime, which gets one task for each session. Dropping its future closes what was dialled.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct SessionConnector<C = ConnectDeadline<Connector>> {
     connector: C,
-    config: Arc<SessionConfig>,
     connect: Arc<Connect>,
+    common: Arc<Common<C>>,
+}
+
+/// What the sessions of a connector have in common, and hold as long as they live.
+#[derive(Debug)]
+pub(crate) struct Common<C> {
+    config: SessionConfig,
     /// That of all sessions: one is enough, and smaller than one for each.
     write_deadline: DeadlineHandle,
+    reconnect: Option<Reconnect>,
+    /// What dials for the connections after the first.
+    template: Mutex<C>,
+}
+
+impl<C: Clone> Clone for SessionConnector<C> {
+    fn clone(&self) -> Self {
+        Self {
+            connector: self.connector.clone(),
+            connect: self.connect.clone(),
+            common: self.common.clone(),
+        }
+    }
 }
 
 impl SessionConnector {
@@ -60,46 +78,96 @@ impl SessionConnector {
     }
 }
 
-impl<C> SessionConnector<C> {
+impl<C: Clone> SessionConnector<C> {
     /// Dials with this service. `connect_timeout` is then its business.
     pub fn with_connector(connector: C, config: SessionConfig) -> Result<Self, ConfigErrors> {
         let connect = Arc::new(config.connect()?);
         let config = config.bounded();
+        let common = Common {
+            write_deadline: DeadlineHandle::new(config.write_timeout),
+            reconnect: config.reconnect.clone().map(Reconnect::from),
+            template: Mutex::new(connector.clone()),
+            config,
+        };
         Ok(Self {
             connector,
-            write_deadline: DeadlineHandle::new(config.write_timeout),
-            config: Arc::new(config),
             connect,
+            common: Arc::new(common),
         })
     }
 
-    /// The options of the sessions it opens.
-    pub fn config(&self) -> &SessionConfig {
-        &self.config
+    /// Asks `policy` whether and when to try again, in the place of what
+    /// [`ReconnectConfig`](crate::ReconnectConfig) says; it may ask
+    /// [`ReconnectConfig::plan`](crate::ReconnectConfig::plan) in turn. It is called in the session's
+    /// task and should not block.
+    ///
+    /// Nothing is tried again if the configured `reconnect` is `None`.
+    #[must_use]
+    pub fn with_reconnect_policy(
+        self,
+        policy: impl Fn(&Interruption<'_>) -> Plan + Send + Sync + 'static,
+    ) -> Self {
+        let reconnect = self.common.reconnect.clone().map(|reconnect| Reconnect {
+            policy: Arc::new(policy),
+            ..reconnect
+        });
+        self.with_reconnect(reconnect)
     }
 
-    /// The same, with another client identifier.
-    pub(crate) fn with_client_id(&self, client_id: String) -> Result<Self, ConfigErrors>
-    where
-        C: Clone,
-    {
-        let config = SessionConfig {
-            client_id,
-            ..(*self.config).clone()
+    fn with_reconnect(self, reconnect: Option<Reconnect>) -> Self {
+        let common = Common {
+            config: self.common.config.clone(),
+            write_deadline: self.common.write_deadline.clone(),
+            template: Mutex::new(self.connector.clone()),
+            reconnect,
         };
-        let mut other = Self::with_connector(self.connector.clone(), config)?;
-        other.write_deadline = self.write_deadline.clone();
-        Ok(other)
+        Self {
+            common: Arc::new(common),
+            ..self
+        }
+    }
+
+    /// The same under another client identifier: for a process with a session for each of its
+    /// devices, which then share everything else.
+    ///
+    /// # Errors
+    ///
+    /// That it is not allowed, alone or with the other options.
+    pub fn with_client_id(&self, client_id: impl Into<String>) -> Result<Self, ConfigErrors> {
+        let config = SessionConfig {
+            client_id: client_id.into(),
+            ..self.common.config.clone()
+        };
+        Ok(Self {
+            connect: Arc::new(config.connect()?),
+            ..self.clone()
+        })
+    }
+
+    /// The same for a pool, which replaces sessions that have lost their connection.
+    pub(crate) fn for_pool(self) -> Self {
+        if self.common.reconnect.is_none() {
+            return self;
+        }
+        self.with_reconnect(None)
+    }
+}
+
+impl<C> SessionConnector<C> {
+    /// The options of the sessions it opens; the client identifier may be [another](Self::with_client_id).
+    pub fn config(&self) -> &SessionConfig {
+        &self.common.config
     }
 }
 
 impl<C> SessionConnector<C>
 where
-    C: Service<Endpoint, Response: Conn, Error = mqtt_transport::ConnectError, Future: Send>
-        + Clone
-        + Send,
+    C: Dial,
 {
     /// Opens a session.
+    ///
+    /// An attempt that failed for what may pass is repeated as the configured `reconnect` says; the
+    /// error is that of the last one. Dropping the future gives up.
     pub async fn connect(&self, endpoint: Endpoint) -> Result<Session, ConnectError> {
         self.connect_for(endpoint, None).await
     }
@@ -110,31 +178,11 @@ where
         endpoint: Endpoint,
         notice: Option<DeathNotice>,
     ) -> Result<Session, ConnectError> {
-        let mut connector = self.connector.clone();
-        let failed = |cause| ConnectError {
-            endpoint: endpoint.clone(),
-            cause,
-        };
-        std::future::poll_fn(|cx| connector.poll_ready(cx))
-            .await
-            .map_err(|error| failed(ConnectCause::Dial(error)))?;
-        let dialled = connector.call(endpoint.clone());
-        let options = (&*self.config, &*self.connect, self.write_deadline.clone());
-        open(dialled, options, &endpoint, notice)
-            .await
-            .map_err(failed)
+        open(self.clone(), endpoint, notice).await
     }
 }
 
-impl<C> Service<Endpoint> for SessionConnector<C>
-where
-    C: Service<
-            Endpoint,
-            Response: Conn,
-            Error = mqtt_transport::ConnectError,
-            Future: Send + 'static,
-        >,
-{
+impl<C: Dial> Service<Endpoint> for SessionConnector<C> {
     type Response = Session;
     type Error = ConnectError;
     type Future = ConnectFuture;
@@ -149,14 +197,10 @@ where
     }
 
     fn call(&mut self, endpoint: Endpoint) -> ConnectFuture {
-        let dialled = self.connector.call(endpoint.clone());
-        let (config, connect) = (self.config.clone(), self.connect.clone());
-        let deadline = self.write_deadline.clone();
-        ConnectFuture(Box::pin(async move {
-            open(dialled, (&config, &connect, deadline), &endpoint, None)
-                .await
-                .map_err(|cause| ConnectError { endpoint, cause })
-        }))
+        // The one that was ready makes the connection; its clone stays to become ready again.
+        let clone = self.clone();
+        let ready = std::mem::replace(self, clone);
+        ConnectFuture(Box::pin(open(ready, endpoint, None)))
     }
 }
 
@@ -178,49 +222,191 @@ impl std::fmt::Debug for ConnectFuture {
     }
 }
 
-/// Dials, shakes hands and hands over to the driver.
-async fn open<C: Conn>(
-    dialled: impl Future<Output = Result<C, mqtt_transport::ConnectError>>,
-    (config, connect, write_deadline): (&SessionConfig, &Connect, DeadlineHandle),
-    endpoint: &Endpoint,
+/// A service that makes connections, as [`SessionConnector`] needs it. Every such service is one.
+pub trait Dial:
+    Service<Endpoint, Response: Conn, Error = mqtt_transport::ConnectError, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> Dial for S where
+    S: Service<Endpoint, Response: Conn, Error = mqtt_transport::ConnectError, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// Opens a session.
+async fn open<C: Dial>(
+    connector: SessionConnector<C>,
+    endpoint: Endpoint,
     notice: Option<DeathNotice>,
-) -> Result<Session, ConnectCause> {
-    // Kept until the session is open: the future of a limit on dials holds its permit so long.
-    let mut dialled = pin!(dialled);
-    let conn = dialled.as_mut().await.map_err(ConnectCause::Dial)?;
-    let info = conn.info().clone();
-    let mut conn = WriteDeadline::with_handle(conn, write_deadline);
-    let mut core = Core::new(config.options());
-    let now = Instant::now();
-    core.connect(connect.clone(), now.into_std())
-        .map_err(ConnectCause::Options)?;
-    let mut decoder = Decoder::new(connect.version, config.max_packet_size);
-    let deadline = now + config.connack_timeout;
-    let exchanged = tokio::time::timeout_at(deadline, exchange(&mut conn, &mut core, &mut decoder))
-        .await
-        .unwrap_or_else(|_| {
-            let error = ProtocolError::ConnAckTimeout {
-                timeout: config.connack_timeout,
-            };
-            Err(ConnectCause::Protocol(error))
-        });
-    let (connack, input) = match exchanged {
-        Ok(exchanged) => exchanged,
-        Err(cause) => {
-            say_goodbye(&mut conn, &mut core).await;
-            return Err(cause);
+) -> Result<Session, ConnectError> {
+    let SessionConnector {
+        mut connector,
+        connect,
+        common,
+    } = connector;
+    let core = Core::new(common.config.options());
+    let quiesce = common.config.quiesce;
+    let shared = Arc::new(Shared::new(endpoint, core, notice, quiesce));
+    let mut opener = Opener::new(common);
+    let driver = loop {
+        let connect = (*connect).clone();
+        match opener.attempt(&mut connector, connect, &shared).await {
+            Ok(driver) => break driver,
+            Err(error) => match opener.plan(&shared, Cause::NotOpened(&error)) {
+                Plan::Retry { after } => {
+                    tracing::warn!(%error, cause = ?error.cause, ?after, "no session yet");
+                    tokio::time::sleep(after).await;
+                }
+                Plan::GiveUp => return Err(error),
+            },
         }
     };
-    tracing::info!(%endpoint, client_id = %connect.client_id, resumed = connack.session_present, "session opened");
-    let shared = Arc::new(Shared::new(endpoint.clone(), core, notice));
-    tokio::spawn(Driver::new(conn, shared.clone(), decoder, input));
-    Ok(Session::new(shared, connack, info, config.quiesce))
+    tokio::spawn(Life::new(driver, opener));
+    Ok(Session::new(shared))
+}
+
+/// Opens the connections of one session, one after the other.
+pub(crate) struct Opener<C> {
+    common: Arc<Common<C>>,
+    /// How many attempts there were since the last stable period.
+    attempt: u32,
+    was_open: bool,
+}
+
+impl<C: Dial> Opener<C> {
+    fn new(common: Arc<Common<C>>) -> Self {
+        Self {
+            common,
+            attempt: 0,
+            was_open: false,
+        }
+    }
+
+    /// Whether there is to be a connection after this one.
+    pub(crate) fn reopens(&self) -> bool {
+        self.common.reconnect.is_some()
+    }
+
+    /// What the policy says of this.
+    pub(crate) fn plan(&mut self, shared: &Shared, cause: Cause<'_>) -> Plan {
+        let Some(Reconnect {
+            policy,
+            stable_after,
+        }) = &self.common.reconnect
+        else {
+            return Plan::GiveUp;
+        };
+        let age = || {
+            shared
+                .lock()
+                .facts
+                .as_ref()
+                .map(|it| it.conn.dialled.elapsed())
+        };
+        if matches!(cause, Cause::Lost(_)) && age().is_some_and(|age| age >= *stable_after) {
+            self.attempt = 0;
+        }
+        let plan = policy(&Interruption {
+            endpoint: &shared.endpoint,
+            attempt: self.attempt,
+            cause,
+            was_open: self.was_open,
+        });
+        self.attempt = self.attempt.saturating_add(1);
+        plan
+    }
+
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Opens another connection of a session that was open.
+    pub(crate) async fn reopen(
+        &mut self,
+        shared: &Arc<Shared>,
+    ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectError> {
+        let template = self.common.template.lock();
+        let mut connector = template.unwrap_or_else(PoisonError::into_inner).clone();
+        let connect = shared.lock().core.last_connect().cloned();
+        let connect = connect.expect("a session that was open had a CONNECT");
+        self.attempt(&mut connector, connect, shared).await
+    }
+
+    /// Dials, shakes hands and hands over to a driver.
+    async fn attempt(
+        &mut self,
+        connector: &mut C,
+        connect: Connect,
+        shared: &Arc<Shared>,
+    ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectError> {
+        match self.establish(connector, connect, shared).await {
+            Ok(driver) => {
+                self.was_open = true;
+                Ok(driver)
+            }
+            Err(cause) => {
+                shared.abandon_connect();
+                Err(ConnectError {
+                    endpoint: shared.endpoint.clone(),
+                    cause,
+                })
+            }
+        }
+    }
+
+    async fn establish(
+        &self,
+        connector: &mut C,
+        connect: Connect,
+        shared: &Arc<Shared>,
+    ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectCause> {
+        let (common, endpoint) = (&*self.common, &shared.endpoint);
+        std::future::poll_fn(|cx| connector.poll_ready(cx))
+            .await
+            .map_err(ConnectCause::Dial)?;
+        // Kept until the session is open: the future of a limit on dials holds its permit so long.
+        let mut dialled = pin!(connector.call(endpoint.clone()));
+        let conn = dialled.as_mut().await.map_err(ConnectCause::Dial)?;
+        let info = conn.info().clone();
+        let mut conn = WriteDeadline::with_handle(conn, common.write_deadline.clone());
+        let now = Instant::now();
+        let version = connect.version;
+        shared
+            .begin_connect(connect, now)
+            .map_err(ConnectCause::Options)?;
+        let mut decoder = Decoder::new(version, common.config.max_packet_size);
+        let deadline = now + common.config.connack_timeout;
+        let exchanged = exchange(&mut conn, shared, &mut decoder);
+        let exchanged = tokio::time::timeout_at(deadline, exchanged)
+            .await
+            .unwrap_or_else(|_| {
+                let error = ProtocolError::ConnAckTimeout {
+                    timeout: common.config.connack_timeout,
+                };
+                Err(ConnectCause::Protocol(error))
+            });
+        let (connected, input) = match exchanged {
+            Ok(exchanged) => exchanged,
+            Err(cause) => {
+                say_goodbye(&mut conn, shared).await;
+                return Err(cause);
+            }
+        };
+        shared.on_connected(*connected, info);
+        Ok(Driver::new(conn, shared.clone(), decoder, input))
+    }
 }
 
 /// In 5.0 the server is told why, if the connection still takes it [MQTT5 4.13.1]. What has
 /// happened is known already, so this has a time of its own and changes nothing about it.
-async fn say_goodbye<C: Conn>(conn: &mut C, core: &mut Core) {
-    let mut out = core.take_outbound(Default::default());
+async fn say_goodbye<C: Conn>(conn: &mut C, shared: &Shared) {
+    let mut out = shared.lock().core.take_outbound(Default::default());
     let goodbye = async {
         conn.write_all_buf(&mut out).await?;
         conn.shutdown().await
@@ -234,10 +420,10 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// CONNECT to CONNACK. Returns what came behind the CONNACK too.
 async fn exchange<C: Conn>(
     conn: &mut C,
-    core: &mut Core,
+    shared: &Shared,
     decoder: &mut Decoder,
-) -> Result<(ConnAck, Bytes), ConnectCause> {
-    let mut out = core.take_outbound(Default::default());
+) -> Result<(Box<Connected<usize>>, Bytes), ConnectCause> {
+    let mut out = shared.lock().core.take_outbound(Default::default());
     let unwritten = async {
         conn.write_all_buf(&mut out).await?;
         conn.flush().await
@@ -259,15 +445,14 @@ async fn exchange<C: Conn>(
         let mut input = read.split().freeze();
         while let Some(packet) = decoder
             .decode(&mut input)
-            .map_err(|error| malformed(core, error))?
+            .map_err(|error| malformed(shared, error))?
         {
-            let event = core
-                .handle_packet(packet, Instant::now().into_std())
-                .map_err(ConnectCause::Protocol)?;
-            match event {
+            let now = Instant::now().into_std();
+            let event = shared.lock().core.handle_packet(packet, now);
+            match event.map_err(ConnectCause::Protocol)? {
                 Some(Event::Connected(connected)) => {
                     // Copied, if there is any, so that the session does not keep the buffer.
-                    return Ok((connected.connack, Bytes::copy_from_slice(&input)));
+                    return Ok((connected, Bytes::copy_from_slice(&input)));
                 }
                 Some(Event::Refused(connack)) => return Err(ConnectCause::Refused(connack)),
                 _ => {}
@@ -280,7 +465,7 @@ async fn exchange<C: Conn>(
 /// A CONNACK with all its properties is smaller; it is freed when the session is open.
 const READ_SIZE: usize = 1024;
 
-fn malformed(core: &mut Core, error: DecodeError) -> ConnectCause {
-    core.abort(error.reason_code());
+fn malformed(shared: &Shared, error: DecodeError) -> ConnectCause {
+    shared.lock().core.abort(error.reason_code());
     ConnectCause::Malformed(error)
 }

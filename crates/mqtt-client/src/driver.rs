@@ -57,8 +57,9 @@ pub(crate) struct Driver<C> {
     timer_waker: Option<Waker>,
     /// Nothing is read until the readers of filling queues have come, or until then.
     paused: Option<Instant>,
-    /// Why the connection ends, once that is settled: what is left to write goes out first.
-    end: Option<LostCause>,
+    /// Why the connection ends, once that is settled: what is left to write goes out first. Boxed, as
+    /// it is there only for a moment.
+    end: Option<Box<LostCause>>,
 }
 
 impl<C: Conn> Driver<C> {
@@ -80,6 +81,10 @@ impl<C: Conn> Driver<C> {
         }
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     fn run(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<LostCause> {
         for _ in 0..READS_PER_POLL {
             let blocked = match self.write(cx, scratch) {
@@ -97,13 +102,13 @@ impl<C: Conn> Driver<C> {
                     continue;
                 }
                 if let Some(cause) = self.end.take() {
-                    return Poll::Ready(cause);
+                    return Poll::Ready(*cause);
                 }
             }
             match self.read(cx, scratch, blocked) {
                 Poll::Ready(Ok(())) => {}
                 // What the core has to say about it goes out first.
-                Poll::Ready(Err(cause)) => self.end = Some(cause),
+                Poll::Ready(Err(cause)) => self.end = Some(Box::new(cause)),
                 // The time is looked at when all that came in it was read, however late that is.
                 Poll::Pending => match self.handle_timeouts(cx) {
                     Ok(false) if self.park(cx, blocked) => return Poll::Pending,
@@ -161,7 +166,7 @@ impl<C: Conn> Driver<C> {
         let mut state = self.shared.lock();
         if state.closing && !state.core.is_connected() {
             // DISCONNECT is the last of it, and nothing follows [MQTT5-3.14.4-2].
-            self.end.get_or_insert(LostCause::Closed);
+            self.end.get_or_insert_with(|| Box::new(LostCause::Closed));
         }
         if state.core.unsent() > 0 {
             self.out = state.core.take_outbound(std::mem::take(&mut self.out));
@@ -180,13 +185,16 @@ impl<C: Conn> Driver<C> {
             }
             match self.read(cx, scratch, false) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(cause @ LostCause::Disconnected(_))) => self.end = Some(cause),
+                Poll::Ready(Err(cause @ LostCause::Disconnected(_))) => {
+                    self.end = Some(Box::new(cause));
+                }
                 Poll::Ready(Err(_)) | Poll::Pending => break,
             }
         }
         // Leaving in order is not what happened, if its DISCONNECT could not be written.
         self.end
             .take()
+            .map(|cause| *cause)
             .filter(|cause| !matches!(cause, LostCause::Closed))
     }
 
@@ -367,27 +375,18 @@ fn lost(operation: Operation, source: io::Error) -> LostCause {
 }
 
 impl<C: Conn> Future for Driver<C> {
-    type Output = ();
+    type Output = LostCause;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LostCause> {
         let this = self.get_mut();
         let mut scratch = Scratch::take();
         let outcome = this.run(cx, &mut scratch);
         scratch.give_back();
-        let Poll::Ready(cause) = outcome else {
-            return Poll::Pending;
-        };
-        tracing::info!(endpoint = %this.shared.endpoint, %cause, "connection ended");
-        this.shared.end(cause);
-        // Best effort: the peer learns of the end from the socket's closing anyway.
-        let _ = Pin::new(&mut this.conn).poll_shutdown(cx);
-        Poll::Ready(())
-    }
-}
-
-impl<C> Drop for Driver<C> {
-    fn drop(&mut self) {
-        self.shared.end(LostCause::TaskDropped);
+        if outcome.is_ready() {
+            // Best effort: the peer learns of the end from the socket's closing anyway.
+            let _ = Pin::new(&mut this.conn).poll_shutdown(cx);
+        }
+        outcome
     }
 }
 

@@ -96,7 +96,7 @@ fn is_transient(code: ReasonCode) -> bool {
     .contains(&code)
 }
 
-/// A session's connection has ended. Told to everyone who waited for it.
+/// A session's connection has ended. Told to everyone for whom there will be no other.
 #[derive(Clone, Debug, Error)]
 #[error("the connection to {endpoint} has ended")]
 #[non_exhaustive]
@@ -135,6 +135,14 @@ pub enum LostCause {
     /// The server broke a rule or fell silent.
     #[error("the server broke a rule")]
     Protocol(#[source] ProtocolError),
+    /// A later connection could not go on with the session: the server has lost it, or does not take
+    /// what was in flight.
+    #[error("the server has lost the session")]
+    SessionLost,
+    /// It was lost, and no other could be opened: the attempts there were to be have been made, or
+    /// another cannot help.
+    #[error("no new connection")]
+    NotReopened(#[source] Arc<ConnectError>),
     /// The task that drives the connection was dropped, as when its runtime shuts down.
     #[error("the runtime dropped the connection's task")]
     TaskDropped,
@@ -165,7 +173,8 @@ impl ConnectionLost {
         match &self.cause {
             LostCause::Closed | LostCause::Malformed(_) => false,
             LostCause::Io { source, .. } => mqtt_transport::is_transient(source),
-            LostCause::ClosedByServer | LostCause::TaskDropped => true,
+            LostCause::ClosedByServer | LostCause::SessionLost | LostCause::TaskDropped => true,
+            LostCause::NotReopened(error) => error.is_transient(),
             LostCause::Disconnected(disconnect) => is_transient(disconnect.reason_code),
             LostCause::Protocol(error) => matches!(error, ProtocolError::KeepAliveTimeout { .. }),
         }
@@ -179,7 +188,7 @@ pub enum PublishError {
     /// The message is not one the server takes. Nothing was sent.
     #[error("the message cannot be published")]
     Usage(#[from] UsageError),
-    /// The session is closing or its connection has ended. Nothing was sent.
+    /// The session is closing or over. Nothing was sent.
     #[error("not sent")]
     NotSent(#[source] Arc<ConnectionLost>),
     /// The server said no.

@@ -13,7 +13,7 @@
 //!
 //! let mut states = session.subscribe(Subscribe::new("devices/+/state")?).await?;
 //! session.publish(Publish::new("devices/7/state", "on")?.with_qos(QoS::AtLeastOnce)).await?;
-//! let message = states.recv().await.ok_or("the connection has ended")?;
+//! let message = states.recv().await.ok_or("the session has ended")?;
 //! assert_eq!(&*message.payload, b"on");
 //! session.disconnect().await?;
 //! # Ok(())
@@ -24,6 +24,22 @@
 //! is known of it, also when the connection ends, and [`PublishError::delivery`] says whether a
 //! message may have been delivered.
 //!
+//! A session outlives its connections, as [`ReconnectConfig`] says, or a
+//! [policy](SessionConnector::with_reconnect_policy) of one's own; [`Session::watch_state`] tells how it
+//! stands. When a connection is lost:
+//!
+//! | | goes on if the server kept the session | if it did not |
+//! | --- | --- | --- |
+//! | a publish that waits for room | waits for the next connection | the same |
+//! | QoS 0, written | may or may not have arrived; its caller was told "sent" | the same |
+//! | QoS 1 and 2, not acknowledged | sent again, its future waits on | [`PublishError::Lost`] |
+//! | a subscription | stays | asked for again; refused, its stream ends and says [why](Subscription::refused) |
+//! | a subscribe or unsubscribe without an answer | asked again | the same |
+//! | a QoS 1 message that was not read | comes again | stays to be read |
+//!
+//! The server keeps a session if [`SessionConfig::session_expiry`] asks for it, which it does not by default
+//! (in 3.1.1, without [`clean_start`](SessionConfig::clean_start)). Otherwise it ends with each connection.
+//!
 //! Sessions come from a [`Pool`](mqtt_pool::Pool) with [`PooledSessions`].
 
 mod buffers;
@@ -31,9 +47,12 @@ mod config;
 mod connector;
 mod driver;
 mod error;
+mod life;
 mod line;
 mod pooled;
 mod publish;
+mod reconnect;
+mod restore;
 #[cfg(feature = "_tls")]
 mod rotation;
 mod session;
@@ -42,13 +61,14 @@ mod subscribe;
 mod subscription;
 
 pub use config::SessionConfig;
-pub use connector::{ConnectFuture, SessionConnector};
+pub use connector::{ConnectFuture, Dial, SessionConnector};
 pub use error::{
     ConnectCause, ConnectError, ConnectionLost, Delivery, LostCause, NotQuiet, Operation,
     PublishError, SubscribeError,
 };
 pub use pooled::PooledSessions;
 pub use publish::{Publish, PublishFuture, Published, Publisher};
+pub use reconnect::{Cause, Interruption, Plan, ReconnectConfig, SessionState};
 #[cfg(feature = "_tls")]
 pub use rotation::follow_rotation;
 pub use session::Session;

@@ -1,11 +1,10 @@
 //! Sessions from a pool.
 
 use mqtt_pool::{ConfigErrors, ConnectContext, Pooled, WeightedEndpoint};
-use mqtt_transport::{Conn, ConnectDeadline, Connector, Endpoint};
-use tower_service::Service;
+use mqtt_transport::{ConnectDeadline, Connector, Endpoint};
 
 use crate::{
-    connector::SessionConnector,
+    connector::{Dial, SessionConnector},
     error::{ConnectCause, ConnectError},
     session::Session,
 };
@@ -42,11 +41,11 @@ pub struct PooledSessions<C = ConnectDeadline<Connector>> {
     first: Endpoint,
 }
 
-impl<C> PooledSessions<C> {
+impl<C: Clone> PooledSessions<C> {
     /// Sessions that `connector` opens at `endpoint`.
     pub fn new(connector: SessionConnector<C>, endpoint: Endpoint) -> Self {
         Self {
-            connector,
+            connector: connector.for_pool(),
             endpoints: vec![endpoint.clone().into()],
             first: endpoint,
         }
@@ -66,7 +65,7 @@ impl<C> PooledSessions<C> {
         WeightedEndpoint::validate_all(&endpoints)?;
         match endpoints.first().map(|first| first.endpoint.clone()) {
             Some(first) => Ok(Self {
-                connector,
+                connector: connector.for_pool(),
                 endpoints,
                 first,
             }),
@@ -78,11 +77,7 @@ impl<C> PooledSessions<C> {
 
 impl<C> mqtt_pool::Connect for PooledSessions<C>
 where
-    C: Service<Endpoint, Response: Conn, Error = mqtt_transport::ConnectError, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    C: Dial + Sync,
 {
     type Connection = Session;
     type Error = ConnectError;

@@ -88,7 +88,8 @@ pub enum Published {
 /// of unacknowledged messages and the outbound buffer, both bounded by
 /// [`SessionConfig`](crate::SessionConfig), have room. It reserves nothing, so a ready clone that is
 /// never called holds nobody up; if others take the room first, the future of `call` waits for it,
-/// first come, first served. `poll_ready` fails once the connection has ended.
+/// first come, first served. Without a connection it waits for the next; it fails once the session is
+/// over.
 ///
 /// The service's future may be dropped at any time. A message that was not admitted is then not
 /// sent; one that was is completed by the session, and nobody is told.
@@ -131,7 +132,9 @@ impl Clone for Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         if let Some(key) = self.ready {
-            let waker = self.handle.shared.lock().ready.try_remove(key);
+            let mut state = self.handle.shared.lock();
+            let waker = state.ready.as_mut().and_then(|ready| ready.try_remove(key));
+            drop(state);
             drop(waker);
         }
     }
@@ -152,10 +155,11 @@ impl Service<Publish> for Publisher {
             return Poll::Ready(Ok(()));
         }
         let waker = Some(cx.waker().clone());
-        let replaced = match self.ready.and_then(|key| state.ready.get_mut(key)) {
+        let ready = state.ready.get_or_insert_default();
+        let replaced = match self.ready.and_then(|key| ready.get_mut(key)) {
             Some(slot) => std::mem::replace(slot, waker),
             None => {
-                self.ready = Some(state.ready.insert(waker));
+                self.ready = Some(ready.insert(waker));
                 None
             }
         };
@@ -276,7 +280,7 @@ impl<H: Deref<Target = Handle> + Unpin> Future for Publishing<H> {
                     Poll::Pending
                 }
                 Some(Waiter::Answered(_)) => Poll::Ready(outcome(state.waiters.remove(key))),
-                Some(Waiter::Abandoned) | None => Poll::Pending,
+                Some(Waiter::Abandoned | Waiter::Restoring(_)) | None => Poll::Pending,
             },
             Stage::Done => Poll::Pending,
         }
@@ -355,7 +359,10 @@ fn outcome(waiter: Waiter) -> Result<Published, PublishError> {
             properties,
         }),
         Waiter::Answered(Answer::Lost(lost)) => Err(PublishError::Lost(lost)),
-        Waiter::Answered(Answer::Answered { .. }) | Waiter::Waiting(_) | Waiter::Abandoned => {
+        Waiter::Answered(Answer::Answered { .. } | Answer::NotAllowed(_))
+        | Waiter::Waiting(_)
+        | Waiter::Abandoned
+        | Waiter::Restoring(_) => {
             unreachable!(
                 "a publish is answered by its acknowledgement or by the end of the connection"
             )

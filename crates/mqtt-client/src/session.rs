@@ -1,14 +1,16 @@
 //! The handle of an open session.
 
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{sync::Arc, task::Waker};
 
 use mqtt_proto::{Version, packet::ConnAck};
 use mqtt_transport::{ConnInfo, Endpoint};
+use tokio::sync::watch;
 
 use crate::{
     error::{ConnectionLost, NotQuiet, PublishError, SubscribeError},
     publish::{Publish, Published, Publisher},
-    shared::{Handle, Shared},
+    reconnect::SessionState,
+    shared::{Facts, Handle, Shared},
     subscribe::{Subscribe, Subscriber},
     subscription::Subscription,
 };
@@ -16,36 +18,18 @@ use crate::{
 /// An open session with a server. Clones share it.
 ///
 /// A task of the runtime drives it. It leaves in order when the last clone, publisher, subscriber
-/// and subscription is dropped, and at once when its connection ends; every request in flight is
-/// then told so, and [`closed`](Self::closed) says why.
+/// and subscription is dropped. When its connection ends it opens another one, unless it was told not
+/// to or that cannot help; then it is over, every request is told so, and [`closed`](Self::closed)
+/// says why.
 #[derive(Clone, Debug)]
 pub struct Session {
     handle: Arc<Handle>,
-    facts: Arc<Facts>,
-}
-
-/// What is known of the session since it was opened.
-#[derive(Debug)]
-struct Facts {
-    connack: ConnAck,
-    conn: ConnInfo,
-    quiesce: Duration,
 }
 
 impl Session {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        connack: ConnAck,
-        conn: ConnInfo,
-        quiesce: Duration,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             handle: Arc::new(Handle { shared }),
-            facts: Arc::new(Facts {
-                connack,
-                conn,
-                quiesce,
-            }),
         }
     }
 
@@ -74,14 +58,30 @@ impl Session {
         &self.handle.shared.endpoint
     }
 
-    /// Facts of its connection.
-    pub fn conn_info(&self) -> &ConnInfo {
-        &self.facts.conn
+    /// Facts of its connection, or of the last one while there is none.
+    pub fn conn_info(&self) -> ConnInfo {
+        self.facts().conn.clone()
     }
 
-    /// What the server said when it accepted.
-    pub fn connack(&self) -> &ConnAck {
-        &self.facts.connack
+    /// What the server said when it last accepted.
+    pub fn connack(&self) -> ConnAck {
+        self.facts().connack.clone()
+    }
+
+    fn facts(&self) -> Arc<Facts> {
+        let facts = self.handle.shared.lock().facts.clone();
+        facts.expect("a session is there once it was connected")
+    }
+
+    /// How it stands with its server now.
+    pub fn state(&self) -> SessionState {
+        self.handle.shared.lock().standing()
+    }
+
+    /// How it stands with its server, as it changes. Changes that follow each other closely may be
+    /// seen as one.
+    pub fn watch_state(&self) -> watch::Receiver<SessionState> {
+        self.handle.shared.watch()
     }
 
     /// The version it speaks.
@@ -94,7 +94,7 @@ impl Session {
         self.handle.shared.lock().core.in_flight()
     }
 
-    /// Whether its connection has ended. Takes no lock.
+    /// Whether it is over: its connection has ended, and there will be no other. Takes no lock.
     pub fn is_closed(&self) -> bool {
         self.handle.shared.has_ended()
     }
@@ -111,7 +111,7 @@ impl Session {
         state.subscriptions.is_empty() && state.core.in_flight() == 0
     }
 
-    /// Whether its connection has ended though nobody on this side wanted it to.
+    /// Whether it is over though nobody on this side wanted it to be.
     pub(crate) fn has_failed(&self) -> bool {
         self.handle.shared.has_failed()
     }
@@ -121,7 +121,7 @@ impl Session {
         self.handle.shared.refuses()
     }
 
-    /// Waits for the connection to end, and says why it did.
+    /// Waits for the session to be over, and says why it is.
     pub async fn closed(&self) -> Arc<ConnectionLost> {
         let shared = &self.handle.shared;
         loop {
@@ -142,7 +142,7 @@ impl Session {
     /// dropped the session takes no new requests and leaves when its last handle is dropped.
     pub async fn disconnect(&self) -> Result<(), NotQuiet> {
         let shared = &self.handle.shared;
-        let quiesce = self.facts.quiesce;
+        let quiesce = shared.quiesce;
         shared.leave();
         // What is left after that, the count below says.
         let _ = tokio::time::timeout(quiesce, self.quiet()).await;

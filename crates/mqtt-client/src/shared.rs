@@ -13,21 +13,27 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::Waker,
+    time::Duration,
 };
 
 use mqtt_pool::DeathNotice;
 use mqtt_proto::{
-    AckId, Event, Message, QoS, ReasonCode, Utf8String,
-    packet::{AckProperties, Disconnect, Properties},
+    AckId, Connected, Event, Message, QoS, ReasonCode, UsageError, Utf8String,
+    packet::{AckProperties, ConnAck, Connect, Disconnect, Properties},
 };
-use mqtt_transport::Endpoint;
+use mqtt_transport::{ConnInfo, Endpoint};
 use slab::Slab;
-use tokio::sync::Notify;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{
     buffers,
     error::{ConnectionLost, LostCause},
     line::Line,
+    reconnect::SessionState,
+    restore::Restore,
     subscription::Queue,
 };
 
@@ -49,8 +55,10 @@ pub(crate) struct Shared {
     in_flight: AtomicU32,
     /// By which the pool it belongs to is told that the connection has ended.
     notice: Option<DeathNotice>,
-    /// Told when the connection has ended, and when the last publish in flight has.
+    /// Told when the session has ended or is to leave, and when the last publish in flight has ended.
     pub(crate) changed: Notify,
+    /// How long leaving waits for acknowledgements.
+    pub(crate) quiesce: Duration,
     state: Mutex<State>,
 }
 
@@ -63,20 +71,39 @@ pub(crate) struct State {
     pub(crate) window: Line,
     /// All else that waits for the outbound buffer.
     pub(crate) buffer: Line,
-    /// Publishers in `poll_ready`.
-    pub(crate) ready: Slab<Option<Waker>>,
+    /// Publishers in `poll_ready`. Boxed, as most programs call the methods instead.
+    pub(crate) ready: Option<Box<Slab<Option<Waker>>>>,
     pub(crate) subscriptions: Slab<Queue>,
-    /// Acknowledgements that several subscriptions owe, and how many still do.
-    shared_acks: HashMap<AckId, usize>,
+    /// Acknowledgements that several subscriptions owe, and how many still do. Boxed, as few are.
+    #[expect(
+        clippy::box_collection,
+        reason = "idle sessions are many, and the map's head is 48 bytes"
+    )]
+    shared_acks: Option<Box<HashMap<AckId, usize>>>,
     /// The driver's waker while it sleeps.
     pub(crate) driver: Option<Waker>,
     /// Messages that no subscription wants, since the driver last said so.
     pub(crate) unwanted: u32,
     /// How many subscriptions' queues fill faster than their readers have run: the driver pauses.
     pub(crate) pressing: u32,
+    /// There once a connection was lost. Boxed, as most sessions do without.
+    pub(crate) restore: Option<Box<Restore>>,
+    /// Of the present connection, or the last one.
+    pub(crate) facts: Option<Arc<Facts>>,
+    /// How it stands while it has no connection.
+    interruption: Option<Box<SessionState>>,
+    /// Where those learn how it stands who ever asked.
+    watch: Option<watch::Sender<SessionState>>,
     /// No new requests: the session is leaving.
     pub(crate) closing: bool,
     pub(crate) end: Option<Arc<ConnectionLost>>,
+}
+
+/// What is known of a connection since it was opened.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) connack: ConnAck,
+    pub(crate) conn: ConnInfo,
 }
 
 /// Who waits for the answer to a request that was sent.
@@ -86,6 +113,8 @@ pub(crate) enum Waiter {
     Answered(Answer),
     /// Nobody: the future was dropped.
     Abandoned,
+    /// These subscriptions, each with so many filters, which are asked for again.
+    Restoring(Vec<(usize, usize)>),
 }
 
 #[derive(Debug)]
@@ -98,11 +127,18 @@ pub(crate) enum Answer {
         reason_codes: Vec<ReasonCode>,
         properties: Properties<AckProperties>,
     },
+    /// The server of a later connection does not take the request.
+    NotAllowed(UsageError),
     Lost(Arc<ConnectionLost>),
 }
 
 impl Shared {
-    pub(crate) fn new(endpoint: Endpoint, core: Core, notice: Option<DeathNotice>) -> Self {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        core: Core,
+        notice: Option<DeathNotice>,
+        quiesce: Duration,
+    ) -> Self {
         Self {
             endpoint,
             ended: AtomicBool::new(false),
@@ -110,17 +146,22 @@ impl Shared {
             in_flight: AtomicU32::new(0),
             notice,
             changed: Notify::new(),
+            quiesce,
             state: Mutex::new(State {
                 core,
                 waiters: Slab::new(),
                 window: Line::default(),
                 buffer: Line::default(),
-                ready: Slab::new(),
+                ready: None,
                 subscriptions: Slab::new(),
-                shared_acks: HashMap::new(),
+                shared_acks: None,
                 driver: None,
                 unwanted: 0,
                 pressing: 0,
+                restore: None,
+                facts: None,
+                interruption: None,
+                watch: None,
                 closing: false,
                 end: None,
             }),
@@ -152,7 +193,9 @@ impl Shared {
                 | LostCause::Disconnected(_)
                 | LostCause::Io { .. }
                 | LostCause::Malformed(_)
-                | LostCause::Protocol(_),
+                | LostCause::Protocol(_)
+                | LostCause::SessionLost
+                | LostCause::NotReopened(_),
             ) => true,
         }
     }
@@ -175,9 +218,109 @@ impl Shared {
         self.lock().close_intake(&mut wakers);
         self.leaving.store(true, Ordering::Release);
         wakers.into_iter().for_each(Waker::wake);
+        self.changed.notify_waiters();
     }
 
-    /// The connection is gone: tells everyone, once.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.lock().closing
+    }
+
+    /// Waits until the session is to leave.
+    pub(crate) async fn left(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.is_closing() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Sends CONNECT, which goes on with the session if there is one.
+    pub(crate) fn begin_connect(
+        &self,
+        mut connect: Connect,
+        now: Instant,
+    ) -> Result<(), UsageError> {
+        let mut state = self.lock();
+        if state.core.has_state() {
+            connect.clean_start = false;
+        }
+        state.core.connect(connect, now.into_std())
+    }
+
+    /// The server has accepted.
+    pub(crate) fn on_connected(&self, connected: Connected<usize>, conn: ConnInfo) {
+        let Connected { connack, lost, .. } = connected;
+        let resumed = connack.session_present;
+        tracing::info!(endpoint = %self.endpoint, resumed, "session opened");
+        let mut wakers = Vec::new();
+        let mut state = self.lock();
+        let ended = Arc::new(ConnectionLost {
+            endpoint: self.endpoint.clone(),
+            cause: LostCause::SessionLost,
+        });
+        state.lose(lost, &ended, &mut wakers);
+        state.facts = Some(Arc::new(Facts { connack, conn }));
+        state.resume(resumed, &mut wakers);
+        state.wake_for_room(&mut wakers);
+        self.note_in_flight(&state);
+        Self::stand(&mut state, SessionState::Connected { resumed });
+        state.interruption = None;
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// An attempt to connect has failed.
+    pub(crate) fn abandon_connect(&self) {
+        let mut wakers = Vec::new();
+        let mut state = self.lock();
+        let lost = Arc::new(ConnectionLost {
+            endpoint: self.endpoint.clone(),
+            cause: LostCause::SessionLost,
+        });
+        state.interrupt(&lost, &mut wakers);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// The connection is gone and another is tried: tells those whom it ended.
+    pub(crate) fn interrupt(&self, cause: LostCause) -> Arc<ConnectionLost> {
+        let lost = Arc::new(ConnectionLost {
+            endpoint: self.endpoint.clone(),
+            cause,
+        });
+        let mut wakers = Vec::new();
+        let mut state = self.lock();
+        state.interrupt(&lost, &mut wakers);
+        self.note_in_flight(&state);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        lost
+    }
+
+    pub(crate) fn set_state(&self, standing: SessionState) {
+        let mut state = self.lock();
+        Self::stand(&mut state, standing);
+    }
+
+    fn stand(state: &mut State, standing: SessionState) {
+        if let Some(watch) = &state.watch {
+            watch.send_replace(standing.clone());
+        }
+        state.interruption = Some(Box::new(standing));
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<SessionState> {
+        let mut state = self.lock();
+        let standing = state.standing();
+        let watch = state
+            .watch
+            .get_or_insert_with(|| watch::Sender::new(standing));
+        watch.subscribe()
+    }
+
+    /// The session is over: tells everyone, once.
     pub(crate) fn end(&self, cause: LostCause) {
         let mut wakers = Vec::new();
         {
@@ -200,7 +343,7 @@ impl Shared {
                 }
                 // Answered before the end, and not yet picked up.
                 Waiter::Answered(_) => true,
-                Waiter::Abandoned => false,
+                Waiter::Abandoned | Waiter::Restoring(_) => false,
             });
             state.close_intake(&mut wakers);
             wakers.extend(
@@ -210,6 +353,12 @@ impl Shared {
                     .filter_map(|(_, queue)| queue.waker.take()),
             );
             self.note_in_flight(&state);
+            let standing = if matches!(lost.cause, LostCause::Closed) {
+                SessionState::Disconnected
+            } else {
+                SessionState::Failed(lost.clone())
+            };
+            Self::stand(&mut state, standing);
             state.end = Some(lost);
             self.ended.store(true, Ordering::Release);
         }
@@ -222,6 +371,17 @@ impl Shared {
 }
 
 impl State {
+    /// How the session stands.
+    pub(crate) fn standing(&self) -> SessionState {
+        match (&self.interruption, &self.facts) {
+            (Some(interruption), _) => (**interruption).clone(),
+            (None, Some(facts)) => SessionState::Connected {
+                resumed: facts.connack.session_present,
+            },
+            (None, None) => SessionState::Connecting { attempt: 0 },
+        }
+    }
+
     /// Why no request is taken, if none is.
     pub(crate) fn refusal(&self, endpoint: &Endpoint) -> Option<Arc<ConnectionLost>> {
         if let Some(end) = &self.end {
@@ -259,8 +419,8 @@ impl State {
         if !self.buffer.is_empty() && self.core.has_room(QoS::AtMostOnce) {
             self.buffer.first(WAKE_FOR_BUFFER, wakers);
         }
-        if !self.ready.is_empty() && self.is_ready() {
-            wakers.extend(self.ready.iter_mut().filter_map(|(_, waker)| waker.take()));
+        if self.ready.is_some() && self.is_ready() {
+            self.wake_ready(wakers);
         }
     }
 
@@ -274,7 +434,13 @@ impl State {
         self.closing = true;
         self.window.first(usize::MAX, wakers);
         self.buffer.first(usize::MAX, wakers);
-        wakers.extend(self.ready.iter_mut().filter_map(|(_, waker)| waker.take()));
+        self.wake_ready(wakers);
+    }
+
+    fn wake_ready(&mut self, wakers: &mut Vec<Waker>) {
+        if let Some(ready) = &mut self.ready {
+            wakers.extend(ready.iter_mut().filter_map(|(_, waker)| waker.take()));
+        }
     }
 
     /// Says goodbye, if still connected; the driver closes when that is written.
@@ -313,14 +479,7 @@ impl State {
                 reason_codes,
                 properties,
             } => {
-                self.answer(
-                    token,
-                    Answer::Answered {
-                        reason_codes,
-                        properties,
-                    },
-                    wakers,
-                );
+                self.on_answered(token, reason_codes, properties, wakers);
             }
             Event::Disconnected(disconnect) => return Err(LostCause::Disconnected(disconnect)),
             // The first two are over when the driver begins, and CONNECT names no authentication method.
@@ -329,13 +488,13 @@ impl State {
         Ok(())
     }
 
-    fn answer(&mut self, key: usize, answer: Answer, wakers: &mut Vec<Waker>) {
+    pub(crate) fn answer(&mut self, key: usize, answer: Answer, wakers: &mut Vec<Waker>) {
         let Some(waiter) = self.waiters.get_mut(key) else {
             return;
         };
         match std::mem::replace(waiter, Waiter::Answered(answer)) {
             Waiter::Waiting(waker) => wakers.push(waker),
-            Waiter::Abandoned | Waiter::Answered(_) => {
+            Waiter::Abandoned | Waiter::Answered(_) | Waiter::Restoring(_) => {
                 self.waiters.remove(key);
             }
         }
@@ -346,7 +505,7 @@ impl State {
         match self.waiters.get_mut(key)? {
             waiter @ Waiter::Waiting(_) => Some(std::mem::replace(waiter, Waiter::Abandoned)),
             Waiter::Answered(_) => self.waiters.try_remove(key),
-            Waiter::Abandoned => None,
+            Waiter::Abandoned | Waiter::Restoring(_) => None,
         }
     }
 
@@ -370,7 +529,8 @@ impl State {
         };
         if takers > 1 {
             if let Some(ack) = ack {
-                self.shared_acks.insert(ack, takers);
+                let shared_acks = self.shared_acks.get_or_insert_default();
+                shared_acks.insert(ack, takers);
             }
             for (key, queue) in &mut self.subscriptions {
                 if key != last && queue.wants(&message) {
@@ -393,14 +553,17 @@ impl State {
 
     /// A subscription has handed a message to the application.
     pub(crate) fn taken(&mut self, ack: AckId) {
-        if !self.shared_acks.is_empty()
-            && let Some(owing) = self.shared_acks.get_mut(&ack)
+        if let Some(shared_acks) = &mut self.shared_acks
+            && let Some(owing) = shared_acks.get_mut(&ack)
         {
             *owing -= 1;
             if *owing > 0 {
                 return;
             }
-            self.shared_acks.remove(&ack);
+            shared_acks.remove(&ack);
+            if shared_acks.is_empty() {
+                self.shared_acks = None;
+            }
         }
         self.core.acknowledge(ack, ReasonCode::SUCCESS);
     }
@@ -421,6 +584,7 @@ impl Drop for Handle {
             state.driver.take()
         };
         driver.into_iter().for_each(Waker::wake);
+        self.shared.changed.notify_waiters();
     }
 }
 

@@ -97,7 +97,7 @@ impl Subscribe {
 
 /// Subscribes on a session. Clones are cheap.
 ///
-/// As a [`Service`] it is always ready until the connection has ended. If its future is dropped
+/// As a [`Service`] it is always ready until the session is over. If its future is dropped
 /// before the answer came, the subscription is given up.
 #[derive(Clone, Debug)]
 pub struct Subscriber {
@@ -210,7 +210,7 @@ impl Future for Subscribing {
                     return Poll::Ready(Err(SubscribeError::Lost(lost)));
                 }
                 let has_room = state.buffer.is_turn(ticket) && state.core.has_room(QoS::AtMostOnce);
-                if state.core.is_connected() && !has_room {
+                if !has_room {
                     let replaced = state.buffer.wait(&mut ticket, cx.waker());
                     drop(guard);
                     drop(replaced);
@@ -218,25 +218,17 @@ impl Future for Subscribing {
                     return Poll::Pending;
                 }
                 let left = state.buffer.leave(&mut ticket);
-                let filters = subscribe
-                    .filters
-                    .iter()
-                    .map(|filter| filter.filter.clone())
-                    .collect();
-                let id = subscribe.properties.subscription_identifier;
+                let mut queue = Queue::new(&subscribe);
                 let key = state.waiters.insert(Waiter::Waiting(cx.waker().clone()));
                 state.lend_buffer();
                 let properties = Properties::from(subscribe.properties);
-                // On a connection that is just ending, its end is the answer.
-                if state.core.is_connected()
-                    && let Err(error) = state.core.subscribe(subscribe.filters, properties, key)
-                {
+                if let Err(error) = state.core.subscribe(subscribe.filters, properties, key) {
                     state.waiters.remove(key);
                     leave_room_to_others(guard);
                     drop(left);
                     return Poll::Ready(Err(error.into()));
                 }
-                let queue = Queue::new(filters, id, subscribe.max_messages, subscribe.max_bytes);
+                queue.asked = Some(key);
                 let queue = state.subscriptions.insert(queue);
                 let driver = state.wake_driver();
                 leave_room_to_others(guard);
@@ -329,7 +321,7 @@ fn poll_answer(
             return Poll::Pending;
         }
         Some(Waiter::Answered(_)) => state.waiters.remove(key),
-        Some(Waiter::Abandoned) | None => return Poll::Pending,
+        Some(Waiter::Abandoned | Waiter::Restoring(_)) | None => return Poll::Pending,
     };
     drop(state);
     Poll::Ready(match waiter {
@@ -347,7 +339,11 @@ fn poll_answer(
             }
         }
         Waiter::Answered(Answer::Lost(lost)) => Err(SubscribeError::Lost(lost)),
-        Waiter::Answered(Answer::Published { .. }) | Waiter::Waiting(_) | Waiter::Abandoned => {
+        Waiter::Answered(Answer::NotAllowed(error)) => Err(error.into()),
+        Waiter::Answered(Answer::Published { .. })
+        | Waiter::Waiting(_)
+        | Waiter::Abandoned
+        | Waiter::Restoring(_) => {
             unreachable!(
                 "a subscribe is answered by its acknowledgement or by the end of the connection"
             )

@@ -8,12 +8,15 @@ use std::{
 };
 
 use futures_core::Stream;
-use mqtt_proto::{AckId, Message, QoS, TopicFilter, packet::SubscriptionId};
+use mqtt_proto::{
+    AckId, Message, QoS, TopicFilter, UsageError,
+    packet::{SubscribeFilter, SubscribeProperties},
+};
 
 use crate::{
     error::SubscribeError,
     shared::{Handle, Waiter},
-    subscribe::Unsubscribing,
+    subscribe::{Subscribe, Unsubscribing},
 };
 
 /// An empty queue keeps room for so many messages.
@@ -29,8 +32,16 @@ pub(crate) struct Delivery {
 /// What a subscription's messages wait in, under the session's lock.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    pub(crate) filters: Vec<TopicFilter>,
-    pub(crate) id: Option<SubscriptionId>,
+    pub(crate) filters: Vec<SubscribeFilter>,
+    pub(crate) properties: SubscribeProperties,
+    /// The waiter for the answer to the SUBSCRIBE, until it has come.
+    pub(crate) asked: Option<usize>,
+    /// The SUBSCRIBE by which it is asked for again, until its answer has come.
+    pub(crate) restoring: Option<usize>,
+    /// Whether the server has granted all its filters in the present session.
+    pub(crate) is_granted: bool,
+    /// Why the server does not grant it any more.
+    pub(crate) refused: Option<SubscribeError>,
     pub(crate) max_messages: usize,
     pub(crate) max_bytes: usize,
     messages: VecDeque<Delivery>,
@@ -52,17 +63,16 @@ enum Pace {
 }
 
 impl Queue {
-    pub(crate) fn new(
-        filters: Vec<TopicFilter>,
-        id: Option<SubscriptionId>,
-        max_messages: usize,
-        max_bytes: usize,
-    ) -> Self {
+    pub(crate) fn new(subscribe: &Subscribe) -> Self {
         Self {
-            filters,
-            id,
-            max_messages,
-            max_bytes,
+            filters: subscribe.filters.clone(),
+            properties: subscribe.properties.clone(),
+            asked: None,
+            restoring: None,
+            is_granted: false,
+            refused: None,
+            max_messages: subscribe.max_messages,
+            max_bytes: subscribe.max_bytes,
             messages: VecDeque::new(),
             bytes: 0,
             dropped: 0,
@@ -71,9 +81,36 @@ impl Queue {
         }
     }
 
+    pub(crate) fn has_filter(&self, filter: &TopicFilter) -> bool {
+        self.filters.iter().any(|mine| mine.filter == *filter)
+    }
+
+    /// Forgets unread QoS 1 messages: the server sends them again.
+    pub(crate) fn forget_at_least_once(&mut self) {
+        self.messages.retain(|delivery| {
+            let stays = delivery.message.qos != QoS::AtLeastOnce;
+            if !stays {
+                self.bytes = self.bytes.saturating_sub(size(&delivery.message));
+            }
+            stays
+        });
+        self.pace = Pace::KeepsUp;
+    }
+
+    /// Drops the oldest of what the server of a lost session has sent, and will not send again, so
+    /// that sessions lost again and again do not add up.
+    pub(crate) fn drop_excess(&mut self) {
+        let excess = self.messages.len().saturating_sub(self.max_messages);
+        for delivery in self.messages.drain(..excess) {
+            self.bytes = self.bytes.saturating_sub(size(&delivery.message));
+            self.dropped += 1;
+        }
+        self.pace = Pace::KeepsUp;
+    }
+
     /// By subscription identifier where both sides use one, else by topic filter.
     pub(crate) fn wants(&self, message: &Message) -> bool {
-        if let Some(id) = self.id
+        if let Some(id) = self.properties.subscription_identifier
             && !message.properties.is_empty()
             && !message.properties.subscription_identifiers.is_empty()
         {
@@ -81,7 +118,7 @@ impl Queue {
         }
         self.filters
             .iter()
-            .any(|filter| filter.matches(&message.topic))
+            .any(|filter| filter.filter.matches(&message.topic))
     }
 
     /// Takes a message, or drops one of QoS 0 and counts it. Says whether the queue has begun to
@@ -94,7 +131,7 @@ impl Queue {
         ack: Option<AckId>,
         wakers: &mut Vec<Waker>,
     ) -> bool {
-        let size = message.topic.len() + message.payload.len();
+        let size = size(&message);
         let mut begins = false;
         if message.qos == QoS::AtMostOnce {
             let full =
@@ -131,10 +168,16 @@ impl Queue {
     }
 }
 
+fn size(message: &Message) -> usize {
+    message.topic.len() + message.payload.len()
+}
+
 /// The messages of one subscribe request, in the order in which they came.
 ///
-/// Ends, after the messages already received, when the connection has ended:
-/// [`Session::closed`](crate::Session::closed) says why.
+/// Ends, after the messages already received, when the session has ended:
+/// [`Session::closed`](crate::Session::closed) says why. It outlives the session's connections: on a
+/// server that has lost the session it is asked for again, and if that is refused it ends as well,
+/// and [`refused`](Self::refused) says so.
 ///
 /// A QoS 1 or 2 message is acknowledged when the stream hands it out. Until then it counts against
 /// the receive maximum, so a reader that stops holds the server back. A QoS 0 message that finds
@@ -161,11 +204,20 @@ impl Subscription {
         }
     }
 
-    /// The next message; `None` when the connection has ended.
+    /// The next message; `None` when the session has ended, or the server refused the subscription
+    /// when it was asked for again.
     ///
     /// Cancel safe: a message is taken only when it is returned.
     pub async fn recv(&mut self) -> Option<Message> {
         std::future::poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// Why the server does not grant the subscription any more, if it was asked for again and
+    /// refused.
+    pub fn refused(&self) -> Option<SubscribeError> {
+        let state = self.handle.shared.lock();
+        let queue = self.key.and_then(|key| state.subscriptions.get(key));
+        queue.and_then(|queue| queue.refused.clone())
     }
 
     /// How many QoS 0 messages were dropped because the queue was full.
@@ -201,7 +253,7 @@ impl Subscription {
                 return Poll::Ready(None);
             };
             if queue.messages.is_empty() {
-                if ended {
+                if ended || queue.refused.is_some() {
                     return Poll::Ready(None);
                 }
                 // A burst's memory is not kept for the next one.
@@ -265,11 +317,12 @@ impl Subscription {
         let filters: Vec<_> = queue
             .filters
             .into_iter()
+            .map(|filter| filter.filter)
             .filter(|filter| {
                 !state
                     .subscriptions
                     .iter()
-                    .any(|(_, other)| other.filters.contains(filter))
+                    .any(|(_, other)| other.has_filter(filter))
             })
             .collect();
         let mut answer = Ok(None);
@@ -282,8 +335,15 @@ impl Subscription {
                 Waiter::Abandoned
             };
             let new = state.waiters.insert(waiter);
-            match state.core.unsubscribe(filters, Default::default(), new) {
-                Ok(()) => answer = Ok(wait.then_some(new)),
+            match state
+                .core
+                .unsubscribe(filters.clone(), Default::default(), new)
+            {
+                // While there is no connection it is asked on the next one.
+                Ok(()) | Err(UsageError::NotConnected) => {
+                    state.note_unsubscribe(new, filters);
+                    answer = Ok(wait.then_some(new));
+                }
                 Err(error) => {
                     state.waiters.remove(new);
                     answer = Err(error.into());

@@ -16,8 +16,11 @@ pub(crate) fn endpoint() -> Endpoint {
     "mqtt://server.test".parse().unwrap()
 }
 
+/// A session that ends with its connection.
 pub(crate) fn config(version: Version) -> SessionConfig {
-    SessionConfig::new("gateway").with_version(version)
+    SessionConfig::new("gateway")
+        .with_version(version)
+        .with_reconnect(None)
 }
 
 pub(crate) fn connector(

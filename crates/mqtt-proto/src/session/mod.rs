@@ -116,6 +116,11 @@ impl<T> Session<T> {
         self.phase == Phase::Connected
     }
 
+    /// Whether there is Session State that a connection without clean start may resume.
+    pub fn has_state(&self) -> bool {
+        self.has_state
+    }
+
     /// What the server of the present connection takes.
     pub fn limits(&self) -> &Limits {
         &self.limits
@@ -124,6 +129,12 @@ impl<T> Session<T> {
     /// The client identifier: that of CONNECT, or the one the server assigned.
     pub fn client_id(&self) -> Option<&Utf8String> {
         self.connect.as_ref().map(|connect| &connect.client_id)
+    }
+
+    /// The CONNECT of the present or last connection, with the identifier that the server assigned
+    /// if it had none.
+    pub fn last_connect(&self) -> Option<&Connect> {
+        self.connect.as_deref()
     }
 
     /// How many QoS 1 and 2 publishes have not ended.

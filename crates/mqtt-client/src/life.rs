@@ -1,0 +1,169 @@
+//! The task of a session: it drives one connection after the other.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use mqtt_transport::{Endpoint, WriteDeadline};
+use tokio::time::{Instant, sleep};
+use tower_service::Service;
+
+use crate::{
+    connector::{Dial, Opener},
+    driver::Driver,
+    error::{ConnectError, ConnectionLost, LostCause},
+    reconnect::{Cause, Plan, SessionState},
+    shared::Shared,
+};
+
+pub(crate) struct Life<C: Dial> {
+    stage: Stage<C>,
+    /// What opens the next connection, while it does not.
+    opener: Option<Opener<C>>,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a session is connected nearly always, and the task is boxed anyway"
+)]
+enum Stage<C: Dial> {
+    Connected(Driver<WriteDeadline<C::Response>>),
+    /// Boxed, so that it takes no memory of a session that is connected.
+    Reconnecting {
+        shared: Arc<Shared>,
+        reopened: Pin<Box<dyn Future<Output = Result<Reopened<C>, LostCause>> + Send>>,
+    },
+}
+
+type Reopened<C> = (
+    Driver<WriteDeadline<<C as Service<Endpoint>>::Response>>,
+    Opener<C>,
+);
+
+impl<C: Dial> Life<C> {
+    pub(crate) fn new(driver: Driver<WriteDeadline<C::Response>>, opener: Opener<C>) -> Self {
+        Self {
+            stage: Stage::Connected(driver),
+            opener: Some(opener),
+        }
+    }
+}
+
+impl<C: Dial> Future for Life<C> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        loop {
+            match &mut this.stage {
+                Stage::Connected(driver) => {
+                    let cause = ready!(Pin::new(&mut *driver).poll(cx));
+                    let shared = driver.shared().clone();
+                    tracing::info!(endpoint = %shared.endpoint, %cause, "connection ended");
+                    let opener = this.opener.take();
+                    let goes_on = |opener: &Opener<C>| opener.reopens() && !shared.is_closing();
+                    let Some(opener) = opener.filter(goes_on) else {
+                        shared.end(cause);
+                        return Poll::Ready(());
+                    };
+                    let lost = shared.interrupt(cause);
+                    let reopened = Box::pin(reopen(opener, shared.clone(), lost));
+                    this.stage = Stage::Reconnecting { shared, reopened };
+                }
+                Stage::Reconnecting { shared, reopened } => {
+                    match ready!(reopened.as_mut().poll(cx)) {
+                        Ok((driver, opener)) => {
+                            this.stage = Stage::Connected(driver);
+                            this.opener = Some(opener);
+                        }
+                        Err(cause) => {
+                            shared.end(cause);
+                            return Poll::Ready(());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<C: Dial> Life<C> {
+    fn shared(&self) -> &Shared {
+        match &self.stage {
+            Stage::Connected(driver) => driver.shared(),
+            Stage::Reconnecting { shared, .. } => shared,
+        }
+    }
+}
+
+/// Tries until there is a connection, the policy gives up or the session is told to leave.
+async fn reopen<C: Dial>(
+    mut opener: Opener<C>,
+    shared: Arc<Shared>,
+    mut lost: Arc<ConnectionLost>,
+) -> Result<Reopened<C>, LostCause> {
+    let mut failed: Option<Arc<ConnectError>> = None;
+    loop {
+        let cause = match &failed {
+            Some(error) => Cause::NotOpened(error),
+            None => Cause::Lost(&lost),
+        };
+        let Plan::Retry { after } = opener.plan(&shared, cause) else {
+            return Err(match failed {
+                Some(error) => LostCause::NotReopened(error),
+                None => lost.cause.clone(),
+            });
+        };
+        let attempt = opener.attempts();
+        tracing::warn!(endpoint = %shared.endpoint, attempt, ?after, "reconnecting");
+        shared.set_state(SessionState::Waiting {
+            until: far_from(Instant::now(), after),
+            attempt,
+            cause: lost.clone(),
+        });
+        tokio::select! {
+            biased;
+            () = shared.left() => return Err(LostCause::Closed),
+            () = sleep(after) => {}
+        }
+        shared.set_state(SessionState::Connecting { attempt });
+        let result = tokio::select! {
+            biased;
+            () = shared.left() => return Err(LostCause::Closed),
+            result = opener.reopen(&shared) => result,
+        };
+        match result {
+            Ok(driver) => return Ok((driver, opener)),
+            Err(error) => {
+                let error = Arc::new(error);
+                lost = Arc::new(ConnectionLost {
+                    endpoint: shared.endpoint.clone(),
+                    cause: LostCause::NotReopened(error.clone()),
+                });
+                failed = Some(error);
+            }
+        }
+    }
+}
+
+fn far_from(now: Instant, after: Duration) -> Instant {
+    now + after.min(crate::config::FOREVER)
+}
+
+impl<C: Dial> Drop for Life<C> {
+    fn drop(&mut self) {
+        self.shared().end(LostCause::TaskDropped);
+    }
+}
+
+impl<C: Dial> fmt::Debug for Life<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Life")
+            .field("endpoint", &self.shared().endpoint)
+            .finish_non_exhaustive()
+    }
+}

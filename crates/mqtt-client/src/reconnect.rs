@@ -1,0 +1,259 @@
+//! When a session that has lost its connection, or could not be opened, is to try again.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use mqtt_pool::{ConfigErrors, Limit};
+use mqtt_transport::Endpoint;
+use tokio::time::Instant;
+
+use crate::error::{ConnectError, ConnectionLost};
+
+/// The options of reconnecting.
+///
+/// The delay before attempt `n`, counted from 0, is `base` times 2 to the power of `n`, at most
+/// `max`, and a random part of `jitter` more. Only what is transient is tried again: a refusal that
+/// only a person can mend ends the session.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ReconnectConfig {
+    /// The first delay. Default 1 s. Not zero.
+    pub base: Duration,
+    /// The longest delay, before jitter. Default 60 s; at least `base`.
+    pub max: Duration,
+    /// How much longer a delay may be, at random. Default 1 s, so that clients which lost the same
+    /// server do not come back together.
+    pub jitter: Duration,
+    /// How often opening a session is tried again before its caller is told. Default 5, which is
+    /// about half a minute.
+    pub max_connect_retries: u32,
+    /// How often a session that was open is tried to be opened again, counted anew after each
+    /// stable period. `None`, the default, for ever: a gateway is there when its server comes back.
+    pub max_retries: Option<u32>,
+    /// How long a connection has to hold before the delays begin anew. Default 30 s, because
+    /// servers accept and then kick.
+    pub stable_after: Duration,
+}
+
+impl Default for ReconnectConfig {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_secs(1),
+            max: Duration::from_secs(60),
+            jitter: Duration::from_secs(1),
+            max_connect_retries: 5,
+            max_retries: None,
+            stable_after: Duration::from_secs(30),
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($with:ident $name:ident: $type:ty,)*) => {
+        impl ReconnectConfig {$(
+            #[doc = concat!("With this [`", stringify!($name), "`](Self::", stringify!($name), ").")]
+            #[must_use]
+            pub fn $with(mut self, $name: impl Into<$type>) -> Self {
+                self.$name = $name.into();
+                self
+            }
+        )*}
+    };
+}
+
+setters! {
+    with_base base: Duration,
+    with_max max: Duration,
+    with_jitter jitter: Duration,
+    with_max_connect_retries max_connect_retries: u32,
+    with_max_retries max_retries: Option<u32>,
+    with_stable_after stable_after: Duration,
+}
+
+impl ReconnectConfig {
+    pub(crate) fn check(&self, path: &str, errors: &mut ConfigErrors) {
+        if self.base.is_zero() {
+            errors.push(
+                format!("{path}.base"),
+                "0s",
+                "must be longer than zero",
+                "one second suits most servers",
+            );
+        }
+        if self.max < self.base {
+            errors.push(
+                format!("{path}.max"),
+                Limit::After(self.max),
+                "must be at least base",
+                "raise it, or lower base",
+            );
+        }
+    }
+
+    /// The delay before the attempt of this number, where `chance`, from 0.0 to 1.0, is how much of
+    /// the jitter is taken.
+    fn delay(&self, attempt: u32, chance: f64) -> Duration {
+        let doubled = self.base.saturating_mul(2_u32.saturating_pow(attempt));
+        let jitter = Duration::try_from_secs_f64(self.jitter.as_secs_f64() * chance);
+        doubled
+            .min(self.max)
+            .saturating_add(jitter.unwrap_or(self.jitter))
+    }
+
+    /// What is done without a policy of one's own.
+    pub fn plan(&self, interruption: &Interruption<'_>) -> Plan {
+        let retries = match interruption.cause {
+            Cause::NotOpened(_) if !interruption.was_open => Some(self.max_connect_retries),
+            Cause::NotOpened(_) | Cause::Lost(_) => self.max_retries,
+        };
+        if !interruption.cause.is_transient()
+            || retries.is_some_and(|retries| interruption.attempt >= retries)
+        {
+            return Plan::GiveUp;
+        }
+        Plan::Retry {
+            after: self.delay(interruption.attempt, fastrand::f64()),
+        }
+    }
+}
+
+/// What a decision about another attempt is made from.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Interruption<'a> {
+    /// Where.
+    pub endpoint: &'a Endpoint,
+    /// How many attempts there were since the last stable period.
+    pub attempt: u32,
+    /// Why there is no connection.
+    pub cause: Cause<'a>,
+    /// Whether the session was open before. Its first opening is over when the caller is told.
+    pub was_open: bool,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a connection was there or it was not"
+)]
+pub enum Cause<'a> {
+    /// The one there was has ended.
+    Lost(&'a ConnectionLost),
+    /// An attempt to open one has failed.
+    NotOpened(&'a ConnectError),
+}
+
+impl Cause<'_> {
+    /// Whether another attempt can help without a change by a person.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Lost(lost) => lost.is_transient(),
+            Self::NotOpened(error) => error.is_transient(),
+        }
+    }
+}
+
+/// What to do about an [`Interruption`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Plan {
+    /// Try again after this time.
+    #[non_exhaustive]
+    Retry {
+        /// From now.
+        after: Duration,
+    },
+    /// End the session, or tell the caller who wanted to open one.
+    GiveUp,
+}
+
+impl Plan {
+    /// Try again after this time.
+    pub fn retry(after: Duration) -> Self {
+        Self::Retry { after }
+    }
+}
+
+/// Decides about another attempt.
+pub(crate) type Policy = Arc<dyn Fn(&Interruption<'_>) -> Plan + Send + Sync>;
+
+/// The policy of a configuration.
+#[derive(Clone)]
+pub(crate) struct Reconnect {
+    pub(crate) policy: Policy,
+    pub(crate) stable_after: Duration,
+}
+
+impl fmt::Debug for Reconnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reconnect")
+            .field("stable_after", &self.stable_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<ReconnectConfig> for Reconnect {
+    fn from(config: ReconnectConfig) -> Self {
+        Self {
+            stable_after: config.stable_after,
+            policy: Arc::new(move |interruption| config.plan(interruption)),
+        }
+    }
+}
+
+/// Where a session stands with its server.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum SessionState {
+    /// The server has accepted it.
+    #[non_exhaustive]
+    Connected {
+        /// Whether the server still had the session. `false`: what it had of it is lost, and
+        /// subscriptions are asked for again.
+        resumed: bool,
+    },
+    /// Its connection is lost, and the next attempt comes at this time.
+    #[non_exhaustive]
+    Waiting {
+        /// When.
+        until: Instant,
+        /// How many attempts there were since the last stable period.
+        attempt: u32,
+        /// Why the last connection has ended, or the last attempt has failed.
+        cause: Arc<ConnectionLost>,
+    },
+    /// An attempt is being made.
+    #[non_exhaustive]
+    Connecting {
+        /// How many there were before since the last stable period.
+        attempt: u32,
+    },
+    /// It was told to leave, and has left.
+    Disconnected,
+    /// It is over, and this is why.
+    Failed(Arc<ConnectionLost>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn delays_double_up_to_the_longest_and_jitter_comes_on_top() {
+        let config = ReconnectConfig::default();
+        for (attempt, seconds) in [
+            (0, 1),
+            (1, 2),
+            (2, 4),
+            (5, 32),
+            (6, 60),
+            (40, 60),
+            (u32::MAX, 60),
+        ] {
+            assert_eq!(config.delay(attempt, 0.0), SECOND * seconds);
+            assert_eq!(config.delay(attempt, 1.0), SECOND * (seconds + 1));
+        }
+    }
+}

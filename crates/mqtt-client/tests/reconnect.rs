@@ -1,0 +1,506 @@
+//! Sessions that outlive their connections.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{BOTH, connector, endpoint, now, publish, report, settle};
+use mqtt_client::{
+    LostCause, Plan, Publish, PublishError, Published, QoS, ReasonCode, ReconnectConfig, Session,
+    SessionConfig, SessionState, Subscribe, SubscribeError, Version,
+    pool::Limit,
+    proto::packet::{ConnAck, Disconnect, Packet},
+};
+use mqtt_testkit::{MemoryListener, ScriptedServer};
+use tokio::time::{Instant, sleep};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A session that the server keeps for an hour, and that comes back after exactly 1, 2, 4 ... s.
+fn config(version: Version) -> SessionConfig {
+    SessionConfig::new("gateway")
+        .with_version(version)
+        .with_clean_start(version == Version::V5)
+        .with_session_expiry(Limit::After(SECOND * 3_600))
+        .with_reconnect(Some(ReconnectConfig::default().with_jitter(Duration::ZERO)))
+}
+
+async fn open(config: SessionConfig) -> (Session, ScriptedServer, MemoryListener) {
+    let (connector, mut listener) = connector(config);
+    let (session, server) = tokio::join!(connector.connect(endpoint()), async {
+        let mut server = listener.accept().await;
+        server.accept().await;
+        server
+    });
+    (session.unwrap(), server, listener)
+}
+
+/// Accepts the next connection: with the session, or without.
+async fn accept(listener: &mut MemoryListener, session_present: bool) -> ScriptedServer {
+    let mut server = listener.accept().await;
+    let mut connack = ConnAck::accepted();
+    connack.session_present = session_present;
+    let connect = server.accept_with(connack).await;
+    assert!(!connect.clean_start, "it goes on with its session");
+    server
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_outlives_its_connection_where_the_server_keeps_the_session() {
+    for version in BOTH {
+        for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            let (session, mut server, mut listener) = open(config(version)).await;
+            let mut publishing = pin!(session.publish(publish(qos)));
+            assert!(now(&mut publishing).await.is_none());
+            let first = server.expect_publish().await;
+            drop(server);
+            let (outcome, ()) = tokio::join!(publishing, async {
+                let mut server = accept(&mut listener, true).await;
+                let again = server.expect_publish().await;
+                assert!(again.dup && again.packet_id == first.packet_id);
+                if qos == QoS::AtLeastOnce {
+                    server.puback(again.packet_id.unwrap()).await;
+                } else {
+                    let id = again.packet_id.unwrap();
+                    server
+                        .send(Packet::PubRec(mqtt_client::proto::packet::Ack::new(id)))
+                        .await;
+                    assert!(matches!(server.recv().await, Packet::PubRel(_)));
+                    server
+                        .send(Packet::PubComp(mqtt_client::proto::packet::Ack::new(id)))
+                        .await;
+                }
+                settle().await;
+                drop(server);
+            });
+            assert!(matches!(outcome.unwrap(), Published::Acknowledged { .. }));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_in_flight_is_lost_with_the_session_and_one_that_waits_is_not() {
+    let (session, mut server, mut listener) =
+        open(config(Version::V5).with_max_in_flight(1_u16)).await;
+    let mut in_flight = pin!(session.publish(publish(QoS::AtLeastOnce)));
+    let mut waiting = pin!(session.publish(publish(QoS::AtLeastOnce)));
+    assert!(now(&mut in_flight).await.is_none() && now(&mut waiting).await.is_none());
+    server.expect_publish().await;
+    drop(server);
+    let (in_flight, waiting, ()) = tokio::join!(in_flight, waiting, async {
+        let mut server = accept(&mut listener, false).await;
+        let published = server.expect_publish().await;
+        assert!(!published.dup);
+        server.puback(published.packet_id.unwrap()).await;
+        settle().await;
+    });
+    let error = in_flight.unwrap_err();
+    assert!(matches!(error, PublishError::Lost(_)), "{error:?}");
+    assert!(
+        report(&error).ends_with("the server has lost the session"),
+        "{}",
+        report(&error)
+    );
+    assert!(matches!(waiting.unwrap(), Published::Acknowledged { .. }));
+}
+
+/// Without an expiry the session ends with its connection, and nothing hangs.
+#[tokio::test(start_paused = true)]
+async fn without_an_expiry_what_was_in_flight_is_lost_at_once() {
+    let config = config(Version::V5).with_session_expiry(Limit::After(Duration::ZERO));
+    let (session, mut server, mut listener) = open(config).await;
+    let mut in_flight = pin!(session.publish(publish(QoS::AtLeastOnce)));
+    assert!(now(&mut in_flight).await.is_none());
+    server.expect_publish().await;
+    let cut = Instant::now();
+    drop(server);
+    let error = in_flight.await.unwrap_err();
+    assert!(matches!(error, PublishError::Lost(_)), "{error:?}");
+    assert_eq!(cut.elapsed(), Duration::ZERO);
+    let mut server = listener.accept().await;
+    assert!(server.accept().await.clean_start);
+    session.publish(publish(QoS::AtMostOnce)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_published_while_there_is_no_connection_waits_for_the_next() {
+    let (session, server, mut listener) = open(config(Version::V5)).await;
+    drop(server);
+    settle().await;
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+        // Dropped before it was sent, it is withdrawn.
+        assert!(now(session.publish(publish(qos))).await.is_none());
+    }
+    let (outcome, mut server) = tokio::join!(session.publish(publish(QoS::AtMostOnce)), async {
+        accept(&mut listener, true).await
+    });
+    outcome.unwrap();
+    assert_eq!(server.expect_publish().await.message.qos, QoS::AtMostOnce);
+    server.expect_silence(SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscriptions_are_asked_for_again_where_the_session_is_lost() {
+    for version in BOTH {
+        let (session, mut server, mut listener) = open(config(version)).await;
+        let mut streams = Vec::new();
+        for number in 0..20 {
+            let subscribe = Subscribe::new(format!("devices/{number}")).unwrap();
+            let (stream, _) = tokio::join!(session.subscribe(subscribe), server.grant());
+            streams.push(stream.unwrap());
+        }
+        drop(server);
+        let mut server = accept(&mut listener, false).await;
+        let mut filters = Vec::new();
+        while filters.len() < 20 {
+            let subscribe = server.grant().await;
+            assert!(subscribe.filters.len() <= 8, "{}", subscribe.filters.len());
+            filters.extend(
+                subscribe
+                    .filters
+                    .into_iter()
+                    .map(|filter| filter.filter.to_string()),
+            );
+        }
+        let expected: Vec<_> = (0..20).map(|number| format!("devices/{number}")).collect();
+        assert_eq!(filters, expected);
+        server.publish("devices/7", "on", QoS::AtMostOnce, 0).await;
+        assert_eq!(streams[7].recv().await.unwrap().payload, "on");
+        server.expect_silence(SECOND).await;
+    }
+}
+
+/// With five packets to ask for twenty subscriptions one by one it would be a flood.
+#[tokio::test(start_paused = true)]
+async fn no_more_than_four_subscribes_wait_for_an_answer() {
+    let (session, mut server, mut listener) = open(config(Version::V5)).await;
+    let mut streams = Vec::new();
+    for number in 0..50 {
+        let subscribe = Subscribe::new(format!("devices/{number}")).unwrap();
+        let (stream, _) = tokio::join!(session.subscribe(subscribe), server.grant());
+        streams.push(stream.unwrap());
+    }
+    drop(server);
+    let mut server = accept(&mut listener, false).await;
+    for _ in 0..4 {
+        server.expect_subscribe().await;
+    }
+    server.expect_silence(SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_has_the_session_is_not_asked_again() {
+    let (session, mut server, mut listener) = open(config(Version::V5)).await;
+    let subscribe = Subscribe::new("a/+").unwrap();
+    let (stream, _) = tokio::join!(session.subscribe(subscribe), server.grant());
+    drop(server);
+    let mut server = accept(&mut listener, true).await;
+    server.expect_silence(SECOND).await;
+    server.publish("a/b", "on", QoS::AtLeastOnce, 1).await;
+    assert_eq!(stream.unwrap().recv().await.unwrap().payload, "on");
+    server.expect_puback(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_refused_later_ends_and_says_why() {
+    let (session, mut server, mut listener) = open(config(Version::V5)).await;
+    let mut streams = Vec::new();
+    for filter in ["good", "bad", "fine"] {
+        let subscribe = Subscribe::new(filter).unwrap();
+        let (stream, _) = tokio::join!(session.subscribe(subscribe), server.grant());
+        streams.push(stream.unwrap());
+    }
+    drop(server);
+    let mut server = accept(&mut listener, false).await;
+    let subscribe = server.expect_subscribe().await;
+    assert_eq!(subscribe.filters.len(), 3);
+    let codes = vec![
+        ReasonCode::GRANTED_QOS_2,
+        ReasonCode::NOT_AUTHORIZED,
+        ReasonCode::GRANTED_QOS_2,
+    ];
+    server.suback(subscribe.packet_id, codes).await;
+    assert_eq!(streams[1].recv().await, None);
+    let refused = streams[1].refused().unwrap();
+    assert!(
+        matches!(&refused, SubscribeError::Refused { reason_codes, .. }
+            if *reason_codes == [ReasonCode::NOT_AUTHORIZED]),
+        "{refused:?}"
+    );
+    for index in [0, 2] {
+        assert!(streams[index].refused().is_none());
+    }
+    server.publish("fine", "on", QoS::AtMostOnce, 0).await;
+    assert_eq!(streams[2].recv().await.unwrap().payload, "on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscribe_that_was_cut_off_is_answered_on_the_next_connection() {
+    for session_present in [true, false] {
+        let (session, mut server, mut listener) = open(config(Version::V5)).await;
+        let mut subscribing = pin!(session.subscribe(Subscribe::new("a/+").unwrap()));
+        assert!(now(&mut subscribing).await.is_none());
+        server.expect_subscribe().await;
+        drop(server);
+        let (stream, mut server) = tokio::join!(subscribing, async {
+            let mut server = accept(&mut listener, session_present).await;
+            server.grant().await;
+            server
+        });
+        server.publish("a/b", "on", QoS::AtMostOnce, 0).await;
+        assert_eq!(stream.unwrap().recv().await.unwrap().payload, "on");
+    }
+}
+
+/// What is sent again fills the outbound buffer, and nobody else asks later.
+#[tokio::test(start_paused = true)]
+async fn a_subscribe_is_asked_again_behind_any_number_of_publishes() {
+    let (session, mut server, mut listener) = open(config(Version::V5)).await;
+    let mut publishes = Vec::new();
+    for _ in 0..80 {
+        let publish = Publish::new("a/b", vec![0; 1_024])
+            .unwrap()
+            .with_qos(QoS::AtLeastOnce);
+        let mut publishing = Box::pin(session.publish(publish));
+        assert!(now(&mut publishing).await.is_none());
+        server.expect_publish().await;
+        publishes.push(publishing);
+    }
+    let mut subscribing = pin!(session.subscribe(Subscribe::new("a/+").unwrap()));
+    assert!(now(&mut subscribing).await.is_none());
+    settle().await;
+    drop(server);
+    let mut server = accept(&mut listener, true).await;
+    for _ in 0..80 {
+        assert!(server.expect_publish().await.dup);
+    }
+    server.grant().await;
+    subscribing.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unsubscribe_is_made_up_for_on_the_next_connection() {
+    for session_present in [true, false] {
+        let (session, mut server, mut listener) = open(config(Version::V5)).await;
+        let (stream, _) = tokio::join!(
+            session.subscribe(Subscribe::new("a/+").unwrap()),
+            server.grant()
+        );
+        drop(server);
+        settle().await;
+        let (left, mut server) = tokio::join!(stream.unwrap().unsubscribe(), async {
+            let mut server = accept(&mut listener, session_present).await;
+            if session_present {
+                let unsubscribe = server.expect_unsubscribe().await;
+                server.unsuback(unsubscribe.packet_id, 1).await;
+            }
+            server
+        });
+        left.unwrap();
+        server.expect_silence(SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_come_later_and_later_and_a_stable_connection_begins_anew() {
+    let (session, server, mut listener) = open(config(Version::V5)).await;
+    let mut state = session.watch_state();
+    assert!(matches!(
+        *state.borrow_and_update(),
+        SessionState::Connected { .. }
+    ));
+    sleep(SECOND * 31).await;
+    let cut = Instant::now();
+    drop(server);
+    for seconds in [1, 1 + 2, 1 + 2 + 4, 1 + 2 + 4 + 8] {
+        // The server is there, and says nothing but goodbye.
+        drop(listener.accept().await);
+        assert_eq!(cut.elapsed(), SECOND * seconds);
+        settle().await;
+        let SessionState::Waiting { attempt, cause, .. } = session.state() else {
+            panic!("{:?}", session.state());
+        };
+        assert!(attempt > 1, "{attempt}");
+        assert!(
+            report(&*cause).contains("before CONNACK"),
+            "{}",
+            report(&*cause)
+        );
+    }
+    let server = accept(&mut listener, true).await;
+    settle().await;
+    assert!(matches!(
+        session.state(),
+        SessionState::Connected { resumed: true, .. }
+    ));
+    // It is kicked at once: the delays go on where they were.
+    let cut = Instant::now();
+    drop(server);
+    let server = accept(&mut listener, true).await;
+    assert!(cut.elapsed() >= SECOND * 32, "{:?}", cut.elapsed());
+    sleep(SECOND * 31).await;
+    let cut = Instant::now();
+    drop(server);
+    let _server = accept(&mut listener, true).await;
+    assert!(cut.elapsed() < SECOND * 2, "{:?}", cut.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_a_person_can_mend_ends_the_session() {
+    let (session, server, mut listener) = open(config(Version::V5)).await;
+    let mut waiting = pin!(session.publish(publish(QoS::AtLeastOnce)));
+    drop(server);
+    settle().await;
+    assert!(now(&mut waiting).await.is_none());
+    let mut server = listener.accept().await;
+    server
+        .accept_with(ConnAck::refused(ReasonCode::BAD_USER_NAME_OR_PASSWORD))
+        .await;
+    let lost = session.closed().await;
+    assert!(matches!(lost.cause, LostCause::NotReopened(_)), "{lost:?}");
+    assert!(
+        report(&*lost).contains("bad user name or password"),
+        "{}",
+        report(&*lost)
+    );
+    assert!(matches!(session.state(), SessionState::Failed(_)));
+    assert!(matches!(
+        waiting.await.unwrap_err(),
+        PublishError::NotSent(_)
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_was_taken_over_does_not_fight() {
+    let (session, mut server, _listener) = open(config(Version::V5)).await;
+    let goodbye = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
+    server.send(Packet::Disconnect(goodbye)).await;
+    let lost = session.closed().await;
+    assert!(matches!(lost.cause, LostCause::Disconnected(_)), "{lost:?}");
+    settle().await;
+    assert_eq!(tasks(), 0, "nobody is left who could connect");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_ends_the_waiting_for_a_connection() {
+    let (session, server, _listener) = open(config(Version::V5)).await;
+    drop(server);
+    settle().await;
+    let begin = Instant::now();
+    session.disconnect().await.unwrap();
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    assert!(matches!(session.state(), SessionState::Disconnected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_last_handle_ends_the_waiting_for_a_connection() {
+    let (session, server, _listener) = open(config(Version::V5)).await;
+    drop(server);
+    settle().await;
+    drop(session);
+    settle().await;
+    assert_eq!(tasks(), 0, "nobody is left who could connect");
+    let tasks = tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks();
+    assert_eq!(tasks, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn opening_is_tried_again_and_not_for_ever() {
+    let (connector, mut listener) = connector(config(Version::V5));
+    let begin = Instant::now();
+    let (session, attempts) = tokio::join!(connector.connect(endpoint()), async {
+        let mut attempts = 0;
+        while attempts < 6 {
+            drop(listener.accept().await);
+            attempts += 1;
+        }
+        attempts
+    });
+    assert_eq!(attempts, 6);
+    assert_eq!(begin.elapsed(), SECOND * (1 + 2 + 4 + 8 + 16));
+    assert!(report(&session.unwrap_err()).contains("before CONNACK"));
+
+    // And not at all where it cannot help.
+    let (session, ()) = tokio::join!(connector.connect(endpoint()), async {
+        let mut server = listener.accept().await;
+        server
+            .accept_with(ConnAck::refused(ReasonCode::BANNED))
+            .await;
+    });
+    assert!(report(&session.unwrap_err()).contains("banned"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_of_ones_own_decides() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let (connector, mut listener) = connector(config(Version::V5));
+    let counter = asked.clone();
+    let connector = connector.with_reconnect_policy(move |interruption| {
+        assert_eq!(
+            interruption.attempt,
+            counter.fetch_add(1, Ordering::Relaxed)
+        );
+        assert!(interruption.was_open);
+        match interruption.attempt {
+            0 => Plan::retry(Duration::from_millis(10)),
+            _ => Plan::GiveUp,
+        }
+    });
+    let (session, server) = tokio::join!(connector.connect(endpoint()), async {
+        let mut server = listener.accept().await;
+        server.accept().await;
+        server
+    });
+    let session = session.unwrap();
+    let cut = Instant::now();
+    drop(server);
+    drop(listener.accept().await);
+    assert_eq!(cut.elapsed(), Duration::from_millis(10));
+    session.closed().await;
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+/// A reader that has stopped holds as much as the server may send, however often it comes back.
+#[tokio::test(start_paused = true)]
+async fn unread_messages_do_not_add_up_over_connections() {
+    for session_present in [true, false] {
+        let config = config(Version::V5).with_receive_maximum(Some(10));
+        let (session, mut server, mut listener) = open(config).await;
+        let subscribe = Subscribe::new("a/+").unwrap().with_max_messages(15);
+        let (stream, _) = tokio::join!(session.subscribe(subscribe), server.grant());
+        for _ in 0..5 {
+            for id in 1..=10 {
+                server.publish("a/b", "on", QoS::AtLeastOnce, id).await;
+            }
+            settle().await;
+            drop(server);
+            server = accept(&mut listener, session_present).await;
+            if !session_present {
+                server.grant().await;
+            }
+        }
+        settle().await;
+        let mut stream = stream.unwrap();
+        let mut held = 0;
+        while now(stream.recv()).await.is_some() {
+            held += 1;
+        }
+        assert_eq!(held, if session_present { 0 } else { 15 });
+    }
+}
