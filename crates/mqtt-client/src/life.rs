@@ -139,6 +139,7 @@ async fn reopen<C: Dial>(
         match result {
             Ok(driver) => return Ok((driver, opener)),
             Err(error) => {
+                tracing::warn!(%error, cause = ?error.cause, attempt, "not reconnected");
                 let error = Arc::new(error);
                 lost = Arc::new(ConnectionLost {
                     endpoint: shared.endpoint.clone(),

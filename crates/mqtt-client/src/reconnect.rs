@@ -217,7 +217,7 @@ pub enum SessionState {
     Waiting {
         /// When.
         until: Instant,
-        /// How many attempts there were since the last stable period.
+        /// The number of that attempt, counted from 1 since the last stable period.
         attempt: u32,
         /// Why the last connection has ended, or the last attempt has failed.
         cause: Arc<ConnectionLost>,
@@ -225,7 +225,7 @@ pub enum SessionState {
     /// An attempt is being made.
     #[non_exhaustive]
     Connecting {
-        /// How many there were before since the last stable period.
+        /// Its number, counted from 1 since the last stable period.
         attempt: u32,
     },
     /// It was told to leave, and has left.
