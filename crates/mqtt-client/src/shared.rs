@@ -265,9 +265,10 @@ impl Shared {
         state.resume(resumed, &mut wakers);
         state.wake_for_room(&mut wakers);
         self.note_in_flight(&state);
-        Self::stand(&mut state, SessionState::Connected { resumed });
+        let news = state.stand(SessionState::Connected { resumed });
         state.interruption = None;
         drop(state);
+        News::tell(news);
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -300,15 +301,8 @@ impl Shared {
     }
 
     pub(crate) fn set_state(&self, standing: SessionState) {
-        let mut state = self.lock();
-        Self::stand(&mut state, standing);
-    }
-
-    fn stand(state: &mut State, standing: SessionState) {
-        if let Some(watch) = &state.watch {
-            watch.send_replace(standing.clone());
-        }
-        state.interruption = Some(Box::new(standing));
+        let news = self.lock().stand(standing);
+        News::tell(news);
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<SessionState> {
@@ -323,7 +317,7 @@ impl Shared {
     /// The session is over: tells everyone, once.
     pub(crate) fn end(&self, cause: LostCause) {
         let mut wakers = Vec::new();
-        {
+        let news = {
             let mut state = self.lock();
             if state.end.is_some() {
                 return;
@@ -358,10 +352,11 @@ impl Shared {
             } else {
                 SessionState::Failed(lost.clone())
             };
-            Self::stand(&mut state, standing);
             state.end = Some(lost);
             self.ended.store(true, Ordering::Release);
-        }
+            state.stand(standing)
+        };
+        News::tell(news);
         wakers.into_iter().for_each(Waker::wake);
         self.changed.notify_waiters();
         if let Some(notice) = &self.notice {
@@ -370,7 +365,27 @@ impl Shared {
     }
 }
 
+/// How the session stands now, for those who watch, who are told without the lock. Only the task of
+/// the session makes news, so they come in order.
+struct News(watch::Sender<SessionState>, SessionState);
+
+impl News {
+    fn tell(news: Option<Self>) {
+        if let Some(Self(watch, standing)) = news {
+            watch.send_replace(standing);
+        }
+    }
+}
+
 impl State {
+    /// The session stands so from now on.
+    fn stand(&mut self, standing: SessionState) -> Option<News> {
+        let watch = self.watch.clone();
+        let news = watch.map(|watch| News(watch, standing.clone()));
+        self.interruption = Some(Box::new(standing));
+        news
+    }
+
     /// How the session stands.
     pub(crate) fn standing(&self) -> SessionState {
         match (&self.interruption, &self.facts) {

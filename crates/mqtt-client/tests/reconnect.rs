@@ -504,3 +504,29 @@ async fn unread_messages_do_not_add_up_over_connections() {
         assert_eq!(held, if session_present { 0 } else { 15 });
     }
 }
+
+/// [`std::task::Wake`] that asks the session how it stands.
+struct Asks(Session, std::sync::mpsc::Sender<bool>);
+
+impl std::task::Wake for Asks {
+    fn wake(self: Arc<Self>) {
+        let shown = format!("{:?}", self.0);
+        let _ = self.1.send(shown.contains("<locked>"));
+    }
+}
+
+/// A waker is the code of others, which may take the lock.
+#[tokio::test(start_paused = true)]
+async fn those_who_watch_the_state_are_woken_without_the_lock() {
+    let (session, server, _listener) = open(config(Version::V5)).await;
+    let mut state = session.watch_state();
+    state.borrow_and_update();
+    let (sender, woken) = std::sync::mpsc::channel();
+    let waker = Arc::new(Asks(session.clone(), sender)).into();
+    let mut changed = pin!(state.changed());
+    let mut cx = std::task::Context::from_waker(&waker);
+    assert!(changed.as_mut().poll(&mut cx).is_pending());
+    drop(server);
+    settle().await;
+    assert!(!woken.try_recv().unwrap());
+}
