@@ -347,11 +347,19 @@ impl<C: Dial> Opener<C> {
     ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectError> {
         match self.establish(connector, connect, shared).await {
             Ok(driver) => {
+                if !self.was_open {
+                    // Those of the opening have their own number.
+                    self.attempt = 0;
+                }
                 self.was_open = true;
                 Ok(driver)
             }
             Err(cause) => {
-                shared.abandon_connect();
+                let may_be_accepted = matches!(
+                    cause,
+                    ConnectCause::Closed | ConnectCause::Io(_) | ConnectCause::Protocol(_)
+                );
+                shared.abandon_connect(may_be_accepted);
                 Err(ConnectError {
                     endpoint: shared.endpoint.clone(),
                     cause,

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc, task::Waker};
 
 use mqtt_proto::{
     QoS, ReasonCode, TopicFilter,
-    packet::{AckProperties, Properties, SubscribeFilter},
+    packet::{AckProperties, Properties, SubscribeFilter, SubscribeProperties},
 };
 
 use crate::{
@@ -66,13 +66,17 @@ impl State {
         }
     }
 
-    fn is_asked_again(&self, token: usize) -> bool {
+    fn is_asked_again(&mut self, token: usize) -> bool {
         let mut unsubscribes = self.restore.iter().flat_map(|it| &it.unsubscribing);
-        unsubscribes.any(|(key, _)| *key == token)
-            || self
-                .subscriptions
-                .iter()
-                .any(|(_, queue)| queue.asked == Some(token))
+        if unsubscribes.any(|(key, _)| *key == token) {
+            return true;
+        }
+        let mut queues = self.subscriptions.iter_mut().map(|(_, queue)| queue);
+        let subscribes = queues.find(|queue| queue.asked == Some(token));
+        subscribes.is_some_and(|queue| {
+            queue.is_cut_off = true;
+            true
+        })
     }
 
     /// An unsubscribe was sent, or is to be when there is a connection.
@@ -89,17 +93,23 @@ impl State {
             self.unsubscribe_again(key, filters, session_present, wakers);
         }
         let mut due = VecDeque::new();
+        let mut forgotten = Vec::new();
         for (key, queue) in &mut self.subscriptions {
             if session_present {
                 // What was not acknowledged comes again.
-                queue.forget_at_least_once();
+                queue.forget_at_least_once(&mut forgotten);
             } else {
                 queue.drop_excess();
                 queue.is_granted = false;
             }
-            if !queue.is_granted && queue.refused.is_none() {
+            if queue.is_due() {
                 due.push_back(key);
             }
+        }
+        if session_present {
+            self.forget_shared_acks(&forgotten);
+        } else {
+            self.shared_acks = None;
         }
         if !due.is_empty() {
             self.restore.get_or_insert_default().due = due;
@@ -160,54 +170,63 @@ impl State {
     /// Asks for one subscription, and for those after it that fit into the same packet.
     fn restore_batch(&mut self, wakers: &mut Vec<Waker>) {
         let mut batch: Vec<(usize, usize)> = Vec::new();
-        let mut filters: Vec<SubscribeFilter> = Vec::new();
+        let mut filters = 0;
         let mut properties = None;
         let Some(restore) = &mut self.restore else {
             return;
         };
         while let Some(&key) = restore.due.front() {
-            let Some(queue) = self.subscriptions.get(key) else {
+            // It may have been given up since, and its key be another's.
+            let queue = self.subscriptions.get(key).filter(|queue| queue.is_due());
+            let Some(queue) = queue else {
                 restore.due.pop_front();
                 continue;
             };
-            let is_full = filters.len() + queue.filters.len() > MAX_FILTERS;
+            let is_full = filters + queue.filters.len() > MAX_FILTERS;
             let is_alike = properties
                 .as_ref()
-                .is_none_or(|properties| properties == &queue.properties);
+                .is_none_or(|properties| *properties == &queue.properties);
             if !batch.is_empty() && (is_full || !is_alike) {
                 break;
             }
             restore.due.pop_front();
             batch.push((key, queue.filters.len()));
-            filters.extend(queue.filters.iter().cloned());
-            properties.get_or_insert_with(|| queue.properties.clone());
+            filters += queue.filters.len();
+            properties.get_or_insert(&queue.properties);
         }
-        if batch.is_empty() {
-            return;
+        if !batch.is_empty() {
+            self.ask_again(batch, wakers);
         }
-        let keys: Vec<_> = batch.iter().map(|(key, _)| *key).collect();
-        let token = self.waiters.insert(Waiter::Restoring(batch));
-        for key in &keys {
+    }
+
+    fn ask_again(&mut self, batch: Vec<(usize, usize)>, wakers: &mut Vec<Waker>) {
+        let mut filters: Vec<SubscribeFilter> = Vec::new();
+        let mut properties = SubscribeProperties::default();
+        let token = self.waiters.insert(Waiter::Restoring(batch.clone()));
+        for (key, _) in &batch {
             if let Some(queue) = self.subscriptions.get_mut(*key) {
                 queue.restoring = Some(token);
+                filters.extend(queue.filters.iter().cloned());
+                properties.clone_from(&queue.properties);
             }
         }
-        let properties = Properties::from(properties.unwrap_or_default());
-        match self.core.subscribe(filters, properties, token) {
-            Ok(()) => self.restore.get_or_insert_default().unanswered += 1,
-            // The server takes less than the one before: they are told.
-            Err(error) => {
-                self.waiters.remove(token);
-                for key in keys {
-                    let queue = self.subscriptions.get_mut(key);
-                    match queue.and_then(|queue| queue.asked.take()) {
-                        Some(asked) => {
-                            self.answer(asked, Answer::NotAllowed(error.clone()), wakers);
-                        }
-                        None => self.refuse(key, error.clone().into(), wakers),
-                    }
-                }
+        let Err(error) = self.core.subscribe(filters, properties.into(), token) else {
+            self.restore.get_or_insert_default().unanswered += 1;
+            return;
+        };
+        self.waiters.remove(token);
+        if let &[(key, _)] = batch.as_slice() {
+            // The server takes less than the one before.
+            let queue = self.subscriptions.get_mut(key);
+            match queue.and_then(|queue| queue.asked.take()) {
+                Some(asked) => self.answer(asked, Answer::NotAllowed(error), wakers),
+                None => self.refuse(key, error.into(), wakers),
             }
+            return;
+        }
+        // One that it does not take, or that makes the packet too large, costs no other.
+        for one in batch {
+            self.ask_again(vec![one], wakers);
         }
     }
 

@@ -79,7 +79,7 @@ pub(crate) struct State {
         clippy::box_collection,
         reason = "idle sessions are many, and the map's head is 48 bytes"
     )]
-    shared_acks: Option<Box<HashMap<AckId, usize>>>,
+    pub(crate) shared_acks: Option<Box<HashMap<AckId, usize>>>,
     /// The driver's waker while it sleeps.
     pub(crate) driver: Option<Waker>,
     /// Messages that no subscription wants, since the driver last said so.
@@ -272,10 +272,17 @@ impl Shared {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// An attempt to connect has failed.
-    pub(crate) fn abandon_connect(&self) {
+    /// An attempt to connect has failed. If that may have been after the server had accepted, what it
+    /// keeps by the next attempt may be a session that it began then: subscriptions are not trusted
+    /// to be there.
+    pub(crate) fn abandon_connect(&self, may_be_accepted: bool) {
         let mut wakers = Vec::new();
         let mut state = self.lock();
+        if may_be_accepted {
+            for (_, queue) in &mut state.subscriptions {
+                queue.is_granted = false;
+            }
+        }
         let lost = Arc::new(ConnectionLost {
             endpoint: self.endpoint.clone(),
             cause: LostCause::SessionLost,
@@ -327,6 +334,7 @@ impl Shared {
                 cause,
             });
             state.core.connection_lost();
+            state.restore = None;
             state.waiters.retain(|_, waiter| match waiter {
                 Waiter::Waiting(_) => {
                     let answer = Waiter::Answered(Answer::Lost(lost.clone()));
@@ -563,6 +571,18 @@ impl State {
         self.pressing = 0;
         for (_, queue) in &mut self.subscriptions {
             queue.lag();
+        }
+    }
+
+    /// These are not to be acknowledged: their messages come again.
+    pub(crate) fn forget_shared_acks(&mut self, forgotten: &[AckId]) {
+        if let Some(shared_acks) = &mut self.shared_acks {
+            for ack in forgotten {
+                shared_acks.remove(ack);
+            }
+            if shared_acks.is_empty() {
+                self.shared_acks = None;
+            }
         }
     }
 

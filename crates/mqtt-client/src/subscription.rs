@@ -36,6 +36,8 @@ pub(crate) struct Queue {
     pub(crate) properties: SubscribeProperties,
     /// The waiter for the answer to the SUBSCRIBE, until it has come.
     pub(crate) asked: Option<usize>,
+    /// That SUBSCRIBE was cut off: the answer comes to the next that asks for it.
+    pub(crate) is_cut_off: bool,
     /// The SUBSCRIBE by which it is asked for again, until its answer has come.
     pub(crate) restoring: Option<usize>,
     /// Whether the server has granted all its filters in the present session.
@@ -68,6 +70,7 @@ impl Queue {
             filters: subscribe.filters.clone(),
             properties: subscribe.properties.clone(),
             asked: None,
+            is_cut_off: false,
             restoring: None,
             is_granted: false,
             refused: None,
@@ -85,12 +88,19 @@ impl Queue {
         self.filters.iter().any(|mine| mine.filter == *filter)
     }
 
-    /// Forgets unread QoS 1 messages: the server sends them again.
-    pub(crate) fn forget_at_least_once(&mut self) {
+    /// Whether it is still to be asked for on this connection.
+    pub(crate) fn is_due(&self) -> bool {
+        let is_asked = self.asked.is_some() && !self.is_cut_off;
+        !self.is_granted && !is_asked && self.refused.is_none()
+    }
+
+    /// Forgets unread QoS 1 messages, which the server sends again; says what they were owed.
+    pub(crate) fn forget_at_least_once(&mut self, forgotten: &mut Vec<AckId>) {
         self.messages.retain(|delivery| {
             let stays = delivery.message.qos != QoS::AtLeastOnce;
             if !stays {
                 self.bytes = self.bytes.saturating_sub(size(&delivery.message));
+                forgotten.extend(delivery.ack);
             }
             stays
         });
@@ -108,8 +118,12 @@ impl Queue {
         self.pace = Pace::KeepsUp;
     }
 
-    /// By subscription identifier where both sides use one, else by topic filter.
+    /// By subscription identifier where both sides use one, else by topic filter. One that was
+    /// refused has ended, and nobody reads it.
     pub(crate) fn wants(&self, message: &Message) -> bool {
+        if self.refused.is_some() {
+            return false;
+        }
         if let Some(id) = self.properties.subscription_identifier
             && !message.properties.is_empty()
             && !message.properties.subscription_identifiers.is_empty()
@@ -302,6 +316,13 @@ impl Subscription {
         let Some(queue) = queue else {
             return Ok(None);
         };
+        if queue.is_cut_off
+            && let Some(asked) = queue.asked
+            && matches!(state.waiters.get(asked), Some(Waiter::Abandoned))
+        {
+            // Nobody is going to answer it.
+            state.waiters.remove(asked);
+        }
         if queue.pace == Pace::Pressing {
             state.pressing = state.pressing.saturating_sub(1);
         }

@@ -15,9 +15,9 @@ use std::{
 use common::{BOTH, connector, endpoint, now, publish, report, settle};
 use mqtt_client::{
     LostCause, Plan, Publish, PublishError, Published, QoS, ReasonCode, ReconnectConfig, Session,
-    SessionConfig, SessionState, Subscribe, SubscribeError, Version,
+    SessionConfig, SessionState, Subscribe, SubscribeError, Subscription, Version,
     pool::Limit,
-    proto::packet::{ConnAck, Disconnect, Packet},
+    proto::packet::{Ack, ConnAck, Disconnect, Packet},
 };
 use mqtt_testkit::{MemoryListener, ScriptedServer};
 use tokio::time::{Instant, sleep};
@@ -76,13 +76,9 @@ async fn a_publish_outlives_its_connection_where_the_server_keeps_the_session() 
                     server.puback(again.packet_id.unwrap()).await;
                 } else {
                     let id = again.packet_id.unwrap();
-                    server
-                        .send(Packet::PubRec(mqtt_client::proto::packet::Ack::new(id)))
-                        .await;
+                    server.send(Packet::PubRec(Ack::new(id))).await;
                     assert!(matches!(server.recv().await, Packet::PubRel(_)));
-                    server
-                        .send(Packet::PubComp(mqtt_client::proto::packet::Ack::new(id)))
-                        .await;
+                    server.send(Packet::PubComp(Ack::new(id))).await;
                 }
                 settle().await;
                 drop(server);
@@ -503,6 +499,185 @@ async fn unread_messages_do_not_add_up_over_connections() {
         }
         assert_eq!(held, if session_present { 0 } else { 15 });
     }
+}
+
+async fn subscribed(session: &Session, server: &mut ScriptedServer, filter: &str) -> Subscription {
+    let subscribe = Subscribe::new(filter.to_owned()).unwrap();
+    let (stream, _) = tokio::join!(session.subscribe(subscribe), server.grant());
+    stream.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_was_refused_later_holds_up_no_acknowledgement() {
+    let (session, mut server, mut listener) = open(config(Version::V5)).await;
+    let mut good = subscribed(&session, &mut server, "a/+").await;
+    let mut bad = subscribed(&session, &mut server, "a/#").await;
+    drop(server);
+    let mut server = accept(&mut listener, false).await;
+    let subscribe = server.expect_subscribe().await;
+    let codes = vec![ReasonCode::GRANTED_QOS_2, ReasonCode::NOT_AUTHORIZED];
+    server.suback(subscribe.packet_id, codes).await;
+    assert_eq!(bad.recv().await, None);
+    server.publish("a/b", "on", QoS::AtLeastOnce, 1).await;
+    assert_eq!(good.recv().await.unwrap().payload, "on");
+    server.expect_puback(1).await;
+    assert_eq!(bad.recv().await, None);
+}
+
+/// What a session holds, as far as its `Debug` shows it.
+fn held(session: &Session, what: &str) -> usize {
+    format!("{session:#?}").matches(what).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscribes_that_were_cut_off_and_given_up_leave_nothing() {
+    let (session, mut server, mut listener) = open(config(Version::V5)).await;
+    for while_asked in [false, true] {
+        let mut subscribing = Box::pin(session.subscribe(Subscribe::new("a/+").unwrap()));
+        assert!(now(&mut subscribing).await.is_none());
+        server.expect_subscribe().await;
+        drop(server);
+        settle().await;
+        if !while_asked {
+            drop(subscribing);
+            server = accept(&mut listener, true).await;
+        } else {
+            server = accept(&mut listener, true).await;
+            let subscribe = server.expect_subscribe().await;
+            drop(subscribing);
+            server
+                .suback(subscribe.packet_id, vec![ReasonCode::GRANTED_QOS_2])
+                .await;
+        }
+        let unsubscribe = server.expect_unsubscribe().await;
+        server.unsuback(unsubscribe.packet_id, 1).await;
+        settle().await;
+        assert_eq!(held(&session, "Abandoned"), 0, "{session:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_of_several_streams_leave_nothing_when_they_are_forgotten() {
+    for session_present in [true, false] {
+        let (session, mut server, mut listener) = open(config(Version::V5)).await;
+        let _streams = [
+            subscribed(&session, &mut server, "a/+").await,
+            subscribed(&session, &mut server, "a/#").await,
+        ];
+        for _ in 0..5 {
+            server.publish("a/b", "on", QoS::AtLeastOnce, 1).await;
+            settle().await;
+            drop(server);
+            server = accept(&mut listener, session_present).await;
+            if !session_present {
+                server.grant().await;
+            }
+        }
+        settle().await;
+        let shared = format!("{session:?}");
+        let shared = shared.split("shared_acks: ").nth(1).unwrap();
+        let shared = shared.split("driver:").next().unwrap();
+        // One for each loss of the session that the queues still hold would be fine.
+        assert!(shared.matches("arrival").count() <= 1, "{shared}");
+    }
+}
+
+/// Answers out of order: a key that a dropped subscription had is another's by then.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_in_the_place_of_a_dropped_one_is_asked_for_once() {
+    let (session, mut server, mut listener) = open(config(Version::V5)).await;
+    let mut streams = Vec::new();
+    for number in 0..40 {
+        streams.push(subscribed(&session, &mut server, &format!("devices/{number}")).await);
+    }
+    drop(server);
+    let mut server = accept(&mut listener, false).await;
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        asked.push(server.expect_subscribe().await);
+    }
+    drop(streams.pop());
+    server.expect_unsubscribe().await;
+    let mut subscribing = pin!(session.subscribe(Subscribe::new("new").unwrap()));
+    assert!(now(&mut subscribing).await.is_none());
+    let new = server.expect_subscribe().await;
+    for subscribe in asked {
+        let codes = vec![ReasonCode::GRANTED_QOS_2; subscribe.filters.len()];
+        server.suback(subscribe.packet_id, codes).await;
+    }
+    let rest = server.expect_subscribe().await;
+    let filters: Vec<_> = rest
+        .filters
+        .iter()
+        .map(|filter| filter.filter.to_string())
+        .collect();
+    let codes = vec![ReasonCode::GRANTED_QOS_2; filters.len()];
+    server.suback(rest.packet_id, codes).await;
+    settle().await;
+    let early = now(&mut subscribing).await;
+    // The key of its answer would be that of this publish.
+    let mut publishing = pin!(session.publish(publish(QoS::AtLeastOnce)));
+    assert!(now(&mut publishing).await.is_none());
+    server
+        .suback(new.packet_id, vec![ReasonCode::GRANTED_QOS_2])
+        .await;
+    settle().await;
+    assert!(now(&mut publishing).await.is_none());
+    assert!(early.is_none() && filters.len() == 7, "{filters:?}");
+    subscribing.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_the_next_server_does_not_take_costs_no_other() {
+    let (session, mut server, mut listener) = open(config(Version::V5)).await;
+    let mut good = subscribed(&session, &mut server, "good").await;
+    let mut bad = subscribed(&session, &mut server, "bad/#").await;
+    let fine = subscribed(&session, &mut server, "fine").await;
+    drop(server);
+    let mut server = listener.accept().await;
+    let mut connack = ConnAck::accepted();
+    connack.properties.wildcard_subscription_available = Some(false);
+    server.accept_with(connack).await;
+    assert_eq!(bad.recv().await, None);
+    assert!(matches!(bad.refused(), Some(SubscribeError::Usage(_))));
+    server.grant().await;
+    server.grant().await;
+    assert!(good.refused().is_none() && fine.refused().is_none());
+    server.publish("good", "on", QoS::AtMostOnce, 0).await;
+    assert_eq!(good.recv().await.unwrap().payload, "on");
+}
+
+/// The server that did not get its CONNACK through may have begun a new session.
+#[tokio::test(start_paused = true)]
+async fn a_session_is_not_trusted_after_a_connack_that_did_not_come() {
+    let (session, mut server, mut listener) = open(config(Version::V5)).await;
+    let _stream = subscribed(&session, &mut server, "a/+").await;
+    drop(server);
+    let mut server = listener.accept().await;
+    assert!(matches!(server.recv().await, Packet::Connect(_)));
+    drop(server);
+    let mut server = accept(&mut listener, true).await;
+    let asked = server.grant().await;
+    assert_eq!(asked.filters.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_of_the_opening_are_not_those_of_the_session() {
+    let mut config = config(Version::V5);
+    let reconnect = config.reconnect.take().unwrap();
+    let config = config.with_reconnect(Some(reconnect.with_max_retries(Some(1))));
+    let (connector, mut listener) = connector(config);
+    let (session, server) = tokio::join!(connector.connect(endpoint()), async {
+        drop(listener.accept().await);
+        let mut server = listener.accept().await;
+        server.accept().await;
+        server
+    });
+    let session = session.unwrap();
+    drop(server);
+    let _server = accept(&mut listener, true).await;
+    settle().await;
+    assert!(!session.is_closed());
 }
 
 /// [`std::task::Wake`] that asks the session how it stands.
