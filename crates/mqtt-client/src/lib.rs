@@ -57,6 +57,7 @@ mod restore;
 mod rotation;
 mod session;
 mod shared;
+mod standing;
 mod subscribe;
 mod subscription;
 

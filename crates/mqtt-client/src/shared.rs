@@ -18,15 +18,12 @@ use std::{
 
 use mqtt_pool::DeathNotice;
 use mqtt_proto::{
-    AckId, Connected, Event, Message, QoS, ReasonCode, UsageError, Utf8String,
-    packet::{AckProperties, ConnAck, Connect, Disconnect, Properties},
+    AckId, Event, Message, QoS, ReasonCode, UsageError, Utf8String,
+    packet::{AckProperties, ConnAck, Disconnect, Properties},
 };
 use mqtt_transport::{ConnInfo, Endpoint};
 use slab::Slab;
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::sync::{Notify, watch};
 
 use crate::{
     buffers,
@@ -34,6 +31,7 @@ use crate::{
     line::Line,
     reconnect::SessionState,
     restore::Restore,
+    standing::News,
     subscription::Queue,
 };
 
@@ -91,9 +89,9 @@ pub(crate) struct State {
     /// Of the present connection, or the last one.
     pub(crate) facts: Option<Arc<Facts>>,
     /// How it stands while it has no connection.
-    interruption: Option<Box<SessionState>>,
+    pub(crate) interruption: Option<Box<SessionState>>,
     /// Where those learn how it stands who ever asked.
-    watch: Option<watch::Sender<SessionState>>,
+    pub(crate) watch: Option<watch::Sender<SessionState>>,
     /// No new requests: the session is leaving.
     pub(crate) closing: bool,
     pub(crate) end: Option<Arc<ConnectionLost>>,
@@ -236,91 +234,6 @@ impl Shared {
         }
     }
 
-    /// Sends CONNECT, which goes on with the session if there is one.
-    pub(crate) fn begin_connect(
-        &self,
-        mut connect: Connect,
-        now: Instant,
-    ) -> Result<(), UsageError> {
-        let mut state = self.lock();
-        if state.core.has_state() {
-            connect.clean_start = false;
-        }
-        state.core.connect(connect, now.into_std())
-    }
-
-    /// The server has accepted.
-    pub(crate) fn on_connected(&self, connected: Connected<usize>, conn: ConnInfo) {
-        let Connected { connack, lost, .. } = connected;
-        let resumed = connack.session_present;
-        tracing::info!(endpoint = %self.endpoint, resumed, "session opened");
-        let mut wakers = Vec::new();
-        let mut state = self.lock();
-        let ended = Arc::new(ConnectionLost {
-            endpoint: self.endpoint.clone(),
-            cause: LostCause::SessionLost,
-        });
-        state.lose(lost, &ended, &mut wakers);
-        state.facts = Some(Arc::new(Facts { connack, conn }));
-        state.resume(resumed, &mut wakers);
-        state.wake_for_room(&mut wakers);
-        self.note_in_flight(&state);
-        let news = state.stand(SessionState::Connected { resumed });
-        state.interruption = None;
-        drop(state);
-        News::tell(news);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    /// An attempt to connect has failed. If that may have been after the server had accepted, what it
-    /// keeps by the next attempt may be a session that it began then: subscriptions are not trusted
-    /// to be there.
-    pub(crate) fn abandon_connect(&self, may_be_accepted: bool) {
-        let mut wakers = Vec::new();
-        let mut state = self.lock();
-        if may_be_accepted {
-            for (_, queue) in &mut state.subscriptions {
-                queue.is_granted = false;
-            }
-        }
-        let lost = Arc::new(ConnectionLost {
-            endpoint: self.endpoint.clone(),
-            cause: LostCause::SessionLost,
-        });
-        state.interrupt(&lost, &mut wakers);
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    /// The connection is gone and another is tried: tells those whom it ended.
-    pub(crate) fn interrupt(&self, cause: LostCause) -> Arc<ConnectionLost> {
-        let lost = Arc::new(ConnectionLost {
-            endpoint: self.endpoint.clone(),
-            cause,
-        });
-        let mut wakers = Vec::new();
-        let mut state = self.lock();
-        state.interrupt(&lost, &mut wakers);
-        self.note_in_flight(&state);
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
-        lost
-    }
-
-    pub(crate) fn set_state(&self, standing: SessionState) {
-        let news = self.lock().stand(standing);
-        News::tell(news);
-    }
-
-    pub(crate) fn watch(&self) -> watch::Receiver<SessionState> {
-        let mut state = self.lock();
-        let standing = state.standing();
-        let watch = state
-            .watch
-            .get_or_insert_with(|| watch::Sender::new(standing));
-        watch.subscribe()
-    }
-
     /// The session is over: tells everyone, once.
     pub(crate) fn end(&self, cause: LostCause) {
         let mut wakers = Vec::new();
@@ -373,38 +286,7 @@ impl Shared {
     }
 }
 
-/// How the session stands now, for those who watch, who are told without the lock. Only the task of
-/// the session makes news, so they come in order.
-struct News(watch::Sender<SessionState>, SessionState);
-
-impl News {
-    fn tell(news: Option<Self>) {
-        if let Some(Self(watch, standing)) = news {
-            watch.send_replace(standing);
-        }
-    }
-}
-
 impl State {
-    /// The session stands so from now on.
-    fn stand(&mut self, standing: SessionState) -> Option<News> {
-        let watch = self.watch.clone();
-        let news = watch.map(|watch| News(watch, standing.clone()));
-        self.interruption = Some(Box::new(standing));
-        news
-    }
-
-    /// How the session stands.
-    pub(crate) fn standing(&self) -> SessionState {
-        match (&self.interruption, &self.facts) {
-            (Some(interruption), _) => (**interruption).clone(),
-            (None, Some(facts)) => SessionState::Connected {
-                resumed: facts.connack.session_present,
-            },
-            (None, None) => SessionState::Connecting { attempt: 0 },
-        }
-    }
-
     /// Why no request is taken, if none is.
     pub(crate) fn refusal(&self, endpoint: &Endpoint) -> Option<Arc<ConnectionLost>> {
         if let Some(end) = &self.end {
