@@ -28,7 +28,6 @@ pub(crate) struct Member<T: Pooled> {
     share: f64,
     /// Set while idle, when it counts as such.
     idle_since: Option<Instant>,
-    leased_at: Instant,
     pub(crate) source: Source,
     /// Why it leaves, as far as that has been said.
     reason: Option<Reason>,
@@ -70,7 +69,6 @@ impl<T: Pooled> Member<T> {
             generation,
             share: fastrand::f64(),
             idle_since: None,
-            leased_at: now,
             source: Source::Dial,
             reason: None,
             state,
@@ -174,7 +172,6 @@ impl<T: Pooled> Member<T> {
 
     /// The opposite of [`park`](Self::park): for how long it was idle.
     pub(crate) fn unpark(&mut self, now: Instant) -> Duration {
-        self.leased_at = now;
         self.source = Source::Idle;
         match self.idle_since.take() {
             Some(since) => {
@@ -218,7 +215,9 @@ impl<T: Pooled> Member<T> {
 
     /// The end of the membership, on the books.
     fn count_out(&mut self, reason: Reason) {
-        self.unpark(self.leased_at);
+        if self.idle_since.take().is_some() {
+            self.state.idle.remove();
+        }
         self.state.totals.gone(reason).add();
         if reason == Reason::Dead {
             let is_young = self.born.elapsed() < self.state.config.backoff.stable_after;
