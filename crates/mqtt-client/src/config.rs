@@ -9,7 +9,7 @@ use mqtt_proto::{
     packet::{Connect, Will},
 };
 
-use crate::reconnect::ReconnectConfig;
+use crate::{outbox::OutboxConfig, reconnect::ReconnectConfig};
 
 /// Options of a session.
 ///
@@ -51,6 +51,8 @@ pub struct SessionConfig {
     /// Default 100: what the strictest public services take from a 3.1.1 client. Throughput is at
     /// most this many messages per round trip.
     pub max_in_flight: u16,
+    /// What waits to be sent while it cannot be, see [`OutboxConfig`].
+    pub outbox: OutboxConfig,
     /// Publishes wait while so many bytes are unwritten. Default 64 KiB: more adds delay, not
     /// throughput. A second buffer of this size may be on its way into the socket.
     pub max_unsent_bytes: usize,
@@ -92,6 +94,7 @@ impl SessionConfig {
             receive_maximum: None,
             max_packet_size: 1024 * 1024,
             max_in_flight: 100,
+            outbox: OutboxConfig::default(),
             max_unsent_bytes: 64 * 1024,
             connect_timeout: Duration::from_secs(3),
             connack_timeout: Duration::from_secs(5),
@@ -218,6 +221,7 @@ impl SessionConfig {
                 );
             }
         }
+        self.outbox.check("session.outbox", &mut errors);
         if let Some(reconnect) = &self.reconnect {
             reconnect.check("session.reconnect", &mut errors);
         }
@@ -289,6 +293,7 @@ setters! {
     with_receive_maximum receive_maximum: Option<u16>,
     with_max_packet_size max_packet_size: u32,
     with_max_in_flight max_in_flight: u16,
+    with_outbox outbox: OutboxConfig,
     with_max_unsent_bytes max_unsent_bytes: usize,
     with_connect_timeout connect_timeout: Duration,
     with_connack_timeout connack_timeout: Duration,

@@ -24,7 +24,7 @@ use crate::{
     life::Life,
     reconnect::{Cause, Interruption, Plan, Reconnect},
     session::Session,
-    shared::{Core, Shared},
+    shared::{Core, Options, Shared},
 };
 
 /// Opens sessions, over any service that makes connections.
@@ -44,6 +44,7 @@ pub(crate) struct Common<C> {
     config: SessionConfig,
     /// That of all sessions: one is enough, and smaller than one for each.
     write_deadline: DeadlineHandle,
+    options: Arc<Options>,
     reconnect: Option<Reconnect>,
     /// What dials for the connections after the first.
     template: Mutex<C>,
@@ -85,6 +86,10 @@ impl<C: Clone> SessionConnector<C> {
         let config = config.bounded();
         let common = Common {
             write_deadline: DeadlineHandle::new(config.write_timeout),
+            options: Arc::new(Options {
+                quiesce: config.quiesce,
+                outbox: config.outbox.clone(),
+            }),
             reconnect: config.reconnect.clone().map(Reconnect::from),
             template: Mutex::new(connector.clone()),
             config,
@@ -118,6 +123,7 @@ impl<C: Clone> SessionConnector<C> {
         let common = Common {
             config: self.common.config.clone(),
             write_deadline: self.common.write_deadline.clone(),
+            options: self.common.options.clone(),
             template: Mutex::new(self.connector.clone()),
             reconnect,
         };
@@ -251,8 +257,8 @@ async fn open<C: Dial>(
         common,
     } = connector;
     let core = Core::new(common.config.options());
-    let quiesce = common.config.quiesce;
-    let shared = Arc::new(Shared::new(endpoint, core, notice, quiesce));
+    let options = common.options.clone();
+    let shared = Arc::new(Shared::new(endpoint, core, notice, options));
     let mut opener = Opener::new(common);
     let driver = loop {
         let connect = (*connect).clone();

@@ -164,15 +164,20 @@ impl<C: Conn> Driver<C> {
     /// Takes all that waits to be written, if anything does.
     fn take_outbound(&mut self, scratch: &mut Scratch) {
         let mut state = self.shared.lock();
-        if state.closing && !state.core.is_connected() {
+        if state.departing && !state.core.is_connected() {
             // DISCONNECT is the last of it, and nothing follows [MQTT5-3.14.4-2].
             self.end.get_or_insert_with(|| Box::new(LostCause::Closed));
         }
         if state.core.unsent() > 0 {
             self.out = state.core.take_outbound(std::mem::take(&mut self.out));
             state.wake_for_room(&mut scratch.wakers);
+            self.shared.note_in_flight(&state);
+            let is_quiet = state.is_quiet();
             drop(state);
             scratch.wakers.drain(..).for_each(Waker::wake);
+            if is_quiet {
+                self.shared.changed.notify_waiters();
+            }
         }
     }
 
@@ -272,9 +277,9 @@ impl<C: Conn> Driver<C> {
 
     /// What came may have made room for those who wait, or have been the last to be waited for.
     fn handled(&self, mut state: MutexGuard<'_, State>, scratch: &mut Scratch) {
-        self.shared.note_in_flight(&state);
         state.wake_for_room(&mut scratch.wakers);
-        let is_quiet = state.closing && state.core.in_flight() == 0;
+        self.shared.note_in_flight(&state);
+        let is_quiet = state.is_quiet();
         let unwanted = std::mem::take(&mut state.unwanted);
         drop(state);
         if unwanted > 0 {
@@ -355,6 +360,7 @@ impl<C: Conn> Driver<C> {
         if state.core.unsent() > 0 {
             return false;
         }
+        state.shrink_outbox();
         state.driver = Some(cx.waker().clone());
         let lent = state.core.take_outbound(Outbound::default());
         drop(state);

@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use mqtt_pool::ConfigErrors;
 use mqtt_proto::{
-    DecodeError, ProtocolError, ReasonCode, UsageError, Utf8String,
+    DecodeError, Message, ProtocolError, ReasonCode, UsageError, Utf8String,
     packet::{ConnAck, Disconnect},
 };
 use mqtt_transport::Endpoint;
@@ -191,6 +191,16 @@ pub enum PublishError {
     /// The session is closing or over. Nothing was sent.
     #[error("not sent")]
     NotSent(#[source] Arc<ConnectionLost>),
+    /// The outbox is full and publishes are not to wait. Nothing was sent.
+    #[error("not sent: the outbox is full")]
+    Full,
+    /// It gave way to another message in the full outbox, or to a later one of its topic. Nothing
+    /// was sent.
+    #[error("not sent: it gave way to another message in the outbox")]
+    Displaced,
+    /// It could not be sent in the time it was good for. Nothing was sent.
+    #[error("not sent: it waited for longer than it was good for")]
+    Expired,
     /// The server said no.
     #[error("the server rejected the message: {reason_code}{}", text(.reason.as_ref()))]
     Rejected {
@@ -220,7 +230,9 @@ impl PublishError {
     /// What became of the message.
     pub fn delivery(&self) -> Delivery {
         match self {
-            Self::Usage(_) | Self::NotSent(_) => Delivery::NotSent,
+            Self::Usage(_) | Self::NotSent(_) | Self::Full | Self::Displaced | Self::Expired => {
+                Delivery::NotSent
+            }
             Self::Rejected { .. } => Delivery::Rejected,
             Self::Lost(_) => Delivery::Unknown,
         }
@@ -247,13 +259,27 @@ pub enum SubscribeError {
     Lost(#[source] Arc<ConnectionLost>),
 }
 
-/// [`Session::disconnect`](crate::Session::disconnect) gave up waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{in_flight} publishes were not acknowledged within {quiesce:?}")]
+/// A session has left before all that it had taken was acknowledged: what did not make it.
+///
+/// Those who wait for the outcomes are told as well.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{in_flight} publishes were not acknowledged within {quiesce:?}{}", and_unsent(.unsent))]
 #[non_exhaustive]
 pub struct NotQuiet {
-    /// How many publishes the server had not acknowledged.
+    /// How many publishes were sent and not acknowledged.
     pub in_flight: usize,
+    /// Their messages, in the order of sending; without those at QoS 2 that the server has and has
+    /// not completed.
+    pub unacknowledged: Vec<Message>,
+    /// Messages that were not sent.
+    pub unsent: Vec<Message>,
     /// How long was waited.
     pub quiesce: Duration,
+}
+
+fn and_unsent(unsent: &[Message]) -> String {
+    match unsent.len() {
+        0 => String::new(),
+        unsent => format!(", and {unsent} not sent"),
+    }
 }

@@ -47,8 +47,10 @@ mod config;
 mod connector;
 mod driver;
 mod error;
+mod leaving;
 mod life;
 mod line;
+mod outbox;
 mod pooled;
 mod publish;
 mod reconnect;
@@ -67,8 +69,9 @@ pub use error::{
     ConnectCause, ConnectError, ConnectionLost, Delivery, LostCause, NotQuiet, Operation,
     PublishError, SubscribeError,
 };
+pub use outbox::{OutboxConfig, OutboxStatus, Overflow};
 pub use pooled::PooledSessions;
-pub use publish::{Publish, PublishFuture, Published, Publisher};
+pub use publish::{Admitted, Publish, PublishFuture, Published, Publisher};
 pub use reconnect::{Cause, Interruption, Plan, ReconnectConfig, SessionState};
 #[cfg(feature = "_tls")]
 pub use rotation::follow_rotation;

@@ -65,7 +65,7 @@ impl<C: Dial> Future for Life<C> {
                     let shared = driver.shared().clone();
                     tracing::info!(endpoint = %shared.endpoint, %cause, "connection ended");
                     let opener = this.opener.take();
-                    let goes_on = |opener: &Opener<C>| opener.reopens() && !shared.is_closing();
+                    let goes_on = |opener: &Opener<C>| opener.reopens() && !shared.is_departing();
                     let Some(opener) = opener.filter(goes_on) else {
                         shared.end(cause);
                         return Poll::Ready(());
@@ -127,13 +127,13 @@ async fn reopen<C: Dial>(
         });
         tokio::select! {
             biased;
-            () = shared.left() => return Err(LostCause::Closed),
+            () = shared.departed() => return Err(LostCause::Closed),
             () = sleep(after) => {}
         }
         shared.set_state(SessionState::Connecting { attempt });
         let result = tokio::select! {
             biased;
-            () = shared.left() => return Err(LostCause::Closed),
+            () = shared.departed() => return Err(LostCause::Closed),
             result = opener.reopen(&shared) => result,
         };
         match result {

@@ -1,23 +1,26 @@
 //! Publishing: the request, the service, and the future that sees a message through.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     ops::Deref,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use mqtt_proto::{
-    Message, QoS, ReasonCode, TopicError, TopicName,
+    Message, QoS, ReasonCode, TopicError, TopicName, UsageError,
     packet::{AckProperties, Properties, PublishProperties},
 };
+use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
 use crate::{
     error::PublishError,
-    line::Ticket,
-    shared::{Answer, Handle, State, Waiter, leave_room_to_others, reason, renew},
+    outbox::{Offered, Place, shorten_expiry},
+    shared::{Answer, Handle, State, Unsent, Waiter, reason, renew},
 };
 
 /// A request to publish a message.
@@ -26,6 +29,8 @@ use crate::{
 pub struct Publish {
     /// The message.
     pub message: Message,
+    pub(crate) lane: u64,
+    pub(crate) max_age: Option<Duration>,
 }
 
 impl Publish {
@@ -59,11 +64,36 @@ impl Publish {
         self.message.properties = properties.into();
         self
     }
+
+    /// In this lane of the session's outbox: that of a device or a tenant, by any key of theirs.
+    /// Lanes take turns, so that one with much to publish does not hold up the others; within a lane
+    /// messages of the same QoS keep their order. All are in one lane if none is named.
+    ///
+    /// The lane is a hash of the key: two keys in 2^64 may share one.
+    #[must_use]
+    pub fn with_lane(mut self, key: impl Hash) -> Self {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        self.lane = hasher.finish();
+        self
+    }
+
+    /// To wait no longer than this to be sent, as its message expiry interval also says where it
+    /// has one. It then ends as [`PublishError::Expired`].
+    #[must_use]
+    pub fn with_max_age(mut self, max_age: Duration) -> Self {
+        self.max_age = Some(max_age);
+        self
+    }
 }
 
 impl From<Message> for Publish {
     fn from(message: Message) -> Self {
-        Self { message }
+        Self {
+            message,
+            lane: 0,
+            max_age: None,
+        }
     }
 }
 
@@ -84,15 +114,17 @@ pub enum Published {
 
 /// Publishes messages on a session. Clones are cheap and independent.
 ///
-/// As a [`Service`], `poll_ready` waits until a publish at any QoS would go in at once: the window
-/// of unacknowledged messages and the outbound buffer, both bounded by
-/// [`SessionConfig`](crate::SessionConfig), have room. It reserves nothing, so a ready clone that is
-/// never called holds nobody up; if others take the room first, the future of `call` waits for it,
-/// first come, first served. Without a connection it waits for the next; it fails once the session is
-/// over.
+/// What can be sent is sent at once. What cannot, because the window of unacknowledged messages is
+/// full or there is no connection, is taken into the session's outbox, which is bounded as
+/// [`OutboxConfig`](crate::OutboxConfig) says, and is sent when it can be.
 ///
-/// The service's future may be dropped at any time. A message that was not admitted is then not
-/// sent; one that was is completed by the session, and nobody is told.
+/// As a [`Service`], `poll_ready` waits until the outbox has room, and fails once the session is over.
+/// It reserves nothing, so a ready clone that is never called holds nobody up; if others take the room
+/// first, the future of `call` waits for it, first come, first served. Where the outbox does not
+/// make publishes wait, it is always ready.
+///
+/// The service's future may be dropped at any time. A message that no byte was written of is then
+/// withdrawn; one that was sent is completed by the session, and nobody is told.
 #[derive(Debug)]
 pub struct Publisher {
     handle: Arc<Handle>,
@@ -110,16 +142,40 @@ impl Publisher {
 
     /// Publishes a message and resolves to what became of it.
     ///
-    /// Waits for room as its QoS needs it: a full window does not hold up QoS 0. Messages of
-    /// futures polled one after the other are sent in that order.
+    /// A full window does not hold up QoS 0. Messages of futures polled one after the other are sent
+    /// in that order if their lane and QoS are the same.
     ///
-    /// Dropping the future withdraws a message that was not admitted; one that was is completed by
-    /// the session.
+    /// Dropping the future withdraws a message that was not sent; one that was is completed by the
+    /// session.
     pub fn publish(
         &self,
         publish: Publish,
     ) -> impl Future<Output = Result<Published, PublishError>> + Send {
-        Publishing::new(&*self.handle, publish.message)
+        Publishing::new(&*self.handle, publish)
+    }
+
+    /// Publishes a message and resolves once it was taken, to what resolves to its outcome.
+    ///
+    /// Waits for room in the outbox, if that is how it is [configured](crate::Overflow). Dropping the
+    /// future withdraws the message.
+    pub async fn admit(&self, publish: Publish) -> Result<Admitted, PublishError> {
+        let mut publishing = Publishing::new(self.handle.clone(), publish);
+        std::future::poll_fn(|cx| publishing.poll_taken(cx)).await?;
+        Ok(Admitted(publishing))
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Full`] if the outbox has no room, and those of [`admit`](Self::admit).
+    pub fn try_admit(&self, publish: Publish) -> Result<Admitted, PublishError> {
+        let mut publishing = Publishing::new(self.handle.clone(), publish);
+        match publishing.poll_taken(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Ok(Admitted(publishing)),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Err(PublishError::Full),
+        }
     }
 }
 
@@ -169,7 +225,7 @@ impl Service<Publish> for Publisher {
     }
 
     fn call(&mut self, publish: Publish) -> PublishFuture {
-        PublishFuture(Publishing::new(self.handle.clone(), publish.message))
+        PublishFuture(Publishing::new(self.handle.clone(), publish))
     }
 }
 
@@ -186,36 +242,193 @@ impl Future for PublishFuture {
     }
 }
 
+/// A message that was taken: resolves to what became of it.
+///
+/// Dropping it changes nothing for the message, whose outcome nobody is told then. It keeps the
+/// session open.
+#[derive(Debug)]
+#[must_use = "the outcome is in it"]
+pub struct Admitted(Publishing<Arc<Handle>>);
+
+impl Future for Admitted {
+    type Output = Result<Published, PublishError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if let Stage::Taken { key, .. } = self.0.stage {
+            self.0.stage = Stage::Done;
+            let waiter = self.0.handle.shared.lock().abandon(key);
+            drop(waiter);
+        }
+    }
+}
+
 /// A message from its caller to its outcome, with a handle that is borrowed or shared.
 #[derive(Debug)]
 struct Publishing<H: Deref<Target = Handle>> {
     handle: H,
     stage: Stage,
+    /// Until when it may wait, if it has to and that is limited.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
 enum Stage {
-    /// The message is still the caller's.
+    /// The message is still the caller's; the place is among those that wait to be taken.
     Waiting {
-        message: Message,
-        ticket: Option<Ticket>,
+        publish: Publish,
+        place: Option<Place>,
     },
-    /// It was sent; the waiter has this key.
-    Sent {
+    /// The waiter has this key; the place is in the outbox, if it was not sent at once.
+    Taken {
         key: usize,
+        place: Option<Place>,
     },
+    /// At QoS 0, where there is nothing to wait for.
+    Sent,
     Done,
 }
 
 impl<H: Deref<Target = Handle>> Publishing<H> {
-    fn new(handle: H, message: Message) -> Self {
+    fn new(handle: H, publish: Publish) -> Self {
         Self {
             handle,
             stage: Stage::Waiting {
-                message,
-                ticket: None,
+                publish,
+                place: None,
             },
+            timer: None,
         }
+    }
+
+    /// Until the message is the session's.
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
+        let (mut publish, mut place) = match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Waiting { publish, place } => (publish, place),
+            taken @ (Stage::Taken { .. } | Stage::Sent | Stage::Done) => {
+                self.stage = taken;
+                return Poll::Ready(Ok(()));
+            }
+        };
+        let has_expired = self.has_expired(cx);
+        let qos = publish.message.qos;
+        let shared = &self.handle.shared;
+        let mut guard = shared.lock();
+        let state = &mut *guard;
+        let refused = match state.refusal(&shared.endpoint) {
+            Some(lost) => Some(PublishError::NotSent(lost)),
+            None => has_expired.then_some(PublishError::Expired),
+        };
+        if let Some(refused) = refused {
+            if let PublishError::Expired = refused {
+                state.count_expired();
+            }
+            let left = state.leave_outbox(qos, &mut place, false);
+            shared.leave_room_to_others(guard);
+            drop(left);
+            return Poll::Ready(Err(refused));
+        }
+        if !state.sends_at_once(qos, place) {
+            let mut wakers = Vec::new();
+            if self.timer.is_none() {
+                let patience = state.patience(&publish);
+                self.timer = patience.map(|patience| Box::pin(sleep(patience)));
+            }
+            let expires = self.timer.as_ref().map(|timer| timer.deadline());
+            let offered = state.offer(publish, expires, &mut place, cx.waker(), &mut wakers);
+            shared.note_in_flight(state);
+            state.wake_waiting(&mut wakers);
+            drop(guard);
+            wakers.into_iter().for_each(Waker::wake);
+            return match offered {
+                Offered::Taken(key, at) => {
+                    let place = Some(at);
+                    self.stage = Stage::Taken { key, place };
+                    Poll::Ready(Ok(()))
+                }
+                Offered::Waits(publish, replaced) => {
+                    drop(replaced);
+                    self.stage = Stage::Waiting { publish, place };
+                    if self.has_expired(cx) {
+                        cx.waker().wake_by_ref();
+                    }
+                    Poll::Pending
+                }
+                Offered::Refused(error) => Poll::Ready(Err(error)),
+            };
+        }
+        if let Some(timer) = &self.timer {
+            let patience = state.patience(&publish).unwrap_or_default();
+            let left = timer
+                .deadline()
+                .saturating_duration_since(tokio::time::Instant::now());
+            shorten_expiry(&mut publish.message, patience.saturating_sub(left));
+        }
+        let left = state.leave_outbox(qos, &mut place, true);
+        let taken = match send(state, publish.message, cx.waker()) {
+            Ok(stage) => {
+                shared.note_in_flight(state);
+                self.stage = stage;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        let driver = state.wake_driver();
+        if state.outbox.is_some() {
+            shared.leave_room_to_others(guard);
+        } else {
+            drop(guard);
+        }
+        drop(left);
+        driver.into_iter().for_each(Waker::wake);
+        Poll::Ready(taken)
+    }
+
+    fn has_expired(&mut self, cx: &mut Context<'_>) -> bool {
+        let timer = self.timer.as_mut();
+        timer.is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
+    }
+
+    /// Until it is known what became of the message.
+    fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Result<Published, PublishError>> {
+        let (key, place) = match self.stage {
+            Stage::Taken { key, place } => (key, place),
+            Stage::Sent => {
+                self.stage = Stage::Done;
+                return Poll::Ready(Ok(Published::Sent));
+            }
+            Stage::Waiting { .. } | Stage::Done => return Poll::Pending,
+        };
+        let has_expired = self.has_expired(cx);
+        let mut state = self.handle.shared.lock();
+        let waiter = match state.waiters.get_mut(key) {
+            Some(Waiter::Waiting(waker)) => {
+                let replaced = renew(waker, cx.waker());
+                let withdrawn = place
+                    .filter(|_| has_expired)
+                    .and_then(|place| state.withdraw_expired(place, key));
+                if withdrawn.is_none() {
+                    drop(state);
+                    drop(replaced);
+                    return Poll::Pending;
+                }
+                let waiter = state.waiters.try_remove(key);
+                self.stage = Stage::Done;
+                self.handle.shared.leave_room_to_others(state);
+                drop((replaced, waiter, withdrawn));
+                return Poll::Ready(Err(PublishError::Expired));
+            }
+            Some(Waiter::Answered(_)) => state.waiters.remove(key),
+            Some(Waiter::Abandoned | Waiter::Restoring(_)) | None => return Poll::Pending,
+        };
+        self.stage = Stage::Done;
+        drop(state);
+        Poll::Ready(outcome(waiter))
     }
 }
 
@@ -224,102 +437,52 @@ impl<H: Deref<Target = Handle> + Unpin> Future for Publishing<H> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let shared = &this.handle.shared;
-        let mut guard = shared.lock();
-        let state = &mut *guard;
-        match std::mem::replace(&mut this.stage, Stage::Done) {
-            Stage::Waiting {
-                message,
-                mut ticket,
-            } => {
-                let qos = message.qos;
-                if let Some(lost) = state.refusal(&shared.endpoint) {
-                    let waker = line(state, qos).leave(&mut ticket);
-                    drop(guard);
-                    drop(waker);
-                    return Poll::Ready(Err(PublishError::NotSent(lost)));
-                }
-                if !line(state, qos).is_turn(ticket) || !state.core.has_room(qos) {
-                    let replaced = line(state, qos).wait(&mut ticket, cx.waker());
-                    this.stage = Stage::Waiting { message, ticket };
-                    drop(guard);
-                    drop(replaced);
-                    return Poll::Pending;
-                }
-                let left = line(state, qos).leave(&mut ticket);
-                let outcome = match admit(state, message, cx.waker()) {
-                    Ok(None) => Poll::Ready(Ok(Published::Sent)),
-                    Ok(Some(key)) => {
-                        shared.note_in_flight(state);
-                        this.stage = Stage::Sent { key };
-                        Poll::Pending
-                    }
-                    Err(error) => {
-                        leave_room_to_others(guard);
-                        drop(left);
-                        return Poll::Ready(Err(error));
-                    }
-                };
-                let driver = state.wake_driver();
-                let next = if state.core.has_room(qos) {
-                    line(state, qos).next()
-                } else {
-                    None
-                };
-                drop(guard);
-                drop(left);
-                driver.into_iter().chain(next).for_each(Waker::wake);
-                outcome
+        if let Stage::Waiting { .. } = this.stage {
+            match this.poll_taken(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
             }
-            Stage::Sent { key } => match state.waiters.get_mut(key) {
-                Some(Waiter::Waiting(waker)) => {
-                    let replaced = renew(waker, cx.waker());
-                    this.stage = Stage::Sent { key };
-                    drop(guard);
-                    drop(replaced);
-                    Poll::Pending
-                }
-                Some(Waiter::Answered(_)) => Poll::Ready(outcome(state.waiters.remove(key))),
-                Some(Waiter::Abandoned | Waiter::Restoring(_)) | None => Poll::Pending,
-            },
-            Stage::Done => Poll::Pending,
+            if let (Stage::Taken { .. }, None) = (&this.stage, &this.timer) {
+                // Its waiter knows this waker.
+                return Poll::Pending;
+            }
         }
+        this.poll_outcome(cx)
     }
 }
 
 impl<H: Deref<Target = Handle>> Drop for Publishing<H> {
     fn drop(&mut self) {
         match &mut self.stage {
-            Stage::Done | Stage::Waiting { ticket: None, .. } => {}
-            Stage::Waiting { message, ticket } => {
+            Stage::Sent | Stage::Done | Stage::Waiting { place: None, .. } => {}
+            Stage::Waiting { publish, place } => {
                 let mut state = self.handle.shared.lock();
-                let qos = message.qos;
-                let left = line(&mut state, qos).leave(ticket);
-                leave_room_to_others(state);
+                let left = state.leave_outbox(publish.message.qos, place, false);
+                self.handle.shared.leave_room_to_others(state);
                 drop(left);
             }
-            Stage::Sent { key } => {
-                let waiter = self.handle.shared.lock().abandon(*key);
-                drop(waiter);
+            &mut Stage::Taken { key, place } => {
+                let mut state = self.handle.shared.lock();
+                match place.and_then(|place| state.withdraw(place, key)) {
+                    Some(withdrawn) => {
+                        let waiter = state.waiters.try_remove(key);
+                        self.handle.shared.leave_room_to_others(state);
+                        drop((withdrawn, waiter));
+                    }
+                    None => {
+                        let waiter = state.abandon(key);
+                        drop(state);
+                        drop(waiter);
+                    }
+                }
             }
         }
     }
 }
 
-/// Where a publish at `qos` waits.
-fn line(state: &mut State, qos: QoS) -> &mut crate::line::Line {
-    match qos {
-        QoS::AtMostOnce => &mut state.buffer,
-        QoS::AtLeastOnce | QoS::ExactlyOnce => &mut state.window,
-    }
-}
-
-/// Hands a message to the core, which has room for it; returns the waiter's key above QoS 0.
-fn admit(
-    state: &mut State,
-    message: Message,
-    waker: &Waker,
-) -> Result<Option<usize>, PublishError> {
+/// Hands a message to the core, which has room for it.
+fn send(state: &mut State, message: Message, waker: &Waker) -> Result<Stage, PublishError> {
     state.lend_buffer();
     let key = match message.qos {
         QoS::AtMostOnce => None,
@@ -328,16 +491,13 @@ fn admit(
         }
     };
     match state.core.publish(message, key.unwrap_or_default()) {
-        Ok(_) => Ok(key),
+        Ok(_) => Ok(key.map_or(Stage::Sent, |key| Stage::Taken { key, place: None })),
         Err(refused) => {
             if let Some(key) = key {
                 state.waiters.remove(key);
             }
-            Err(PublishError::Usage(
-                refused
-                    .error
-                    .unwrap_or(mqtt_proto::UsageError::NotConnected),
-            ))
+            let error = refused.error.unwrap_or(UsageError::NotConnected);
+            Err(PublishError::Usage(error))
         }
     }
 }
@@ -358,8 +518,15 @@ fn outcome(waiter: Waiter) -> Result<Published, PublishError> {
             reason_code,
             properties,
         }),
+        Waiter::Answered(Answer::Sent) => Ok(Published::Sent),
+        Waiter::Answered(Answer::NotAllowed(error)) => Err(error.into()),
+        Waiter::Answered(Answer::NotSent(unsent)) => Err(match unsent {
+            Unsent::Displaced => PublishError::Displaced,
+            Unsent::Expired => PublishError::Expired,
+            Unsent::Lost(lost) => PublishError::NotSent(lost),
+        }),
         Waiter::Answered(Answer::Lost(lost)) => Err(PublishError::Lost(lost)),
-        Waiter::Answered(Answer::Answered { .. } | Answer::NotAllowed(_))
+        Waiter::Answered(Answer::Answered { .. })
         | Waiter::Waiting(_)
         | Waiter::Abandoned
         | Waiter::Restoring(_) => {

@@ -1,6 +1,6 @@
 //! The handle of an open session.
 
-use std::{sync::Arc, task::Waker};
+use std::{sync::Arc, time::Duration};
 
 use mqtt_proto::{Version, packet::ConnAck};
 use mqtt_transport::{ConnInfo, Endpoint};
@@ -8,7 +8,8 @@ use tokio::sync::watch;
 
 use crate::{
     error::{ConnectionLost, NotQuiet, PublishError, SubscribeError},
-    publish::{Publish, Published, Publisher},
+    outbox::OutboxStatus,
+    publish::{Admitted, Publish, Published, Publisher},
     reconnect::SessionState,
     shared::{Facts, Handle, Shared},
     subscribe::{Subscribe, Subscriber},
@@ -46,6 +47,11 @@ impl Session {
     /// Publishes a message: [`Publisher::publish`].
     pub async fn publish(&self, publish: Publish) -> Result<Published, PublishError> {
         self.publisher().publish(publish).await
+    }
+
+    /// Publishes a message and resolves once it was taken: [`Publisher::admit`].
+    pub async fn admit(&self, publish: Publish) -> Result<Admitted, PublishError> {
+        self.publisher().admit(publish).await
     }
 
     /// Subscribes: [`Subscriber::subscribe`].
@@ -94,6 +100,11 @@ impl Session {
         self.handle.shared.lock().core.in_flight()
     }
 
+    /// What waits in its outbox, and what was given up there.
+    pub fn outbox(&self) -> OutboxStatus {
+        self.handle.shared.lock().outbox_status()
+    }
+
     /// Whether it is over: its connection has ended, and there will be no other. Takes no lock.
     pub fn is_closed(&self) -> bool {
         self.handle.shared.has_ended()
@@ -108,7 +119,7 @@ impl Session {
     /// server has not acknowledged.
     pub(crate) fn is_clean(&self) -> bool {
         let state = self.handle.shared.lock();
-        state.subscriptions.is_empty() && state.core.in_flight() == 0
+        state.subscriptions.is_empty() && state.open_publishes() == 0
     }
 
     /// Whether it is over though nobody on this side wanted it to be.
@@ -123,59 +134,28 @@ impl Session {
 
     /// Waits for the session to be over, and says why it is.
     pub async fn closed(&self) -> Arc<ConnectionLost> {
-        let shared = &self.handle.shared;
-        loop {
-            let changed = shared.changed.notified();
-            if let Some(end) = &shared.lock().end {
-                return end.clone();
-            }
-            changed.await;
-        }
+        self.handle.shared.closed().await
     }
 
-    /// Leaves in order: takes no new requests, waits up to the configured `quiesce` for what is in
-    /// flight, sends DISCONNECT and closes.
+    /// Leaves in order, within the configured `quiesce`: [`drain`](Self::drain).
+    pub async fn disconnect(&self) -> Result<(), NotQuiet> {
+        let quiesce = self.handle.shared.lock().options.quiesce;
+        self.drain(quiesce).await
+    }
+
+    /// Leaves in order: takes no new requests, sends what it has taken and waits for the
+    /// acknowledgements, up to `patience`, then sends DISCONNECT and closes. If it has no connection
+    /// and something to send, it waits for one.
     ///
     /// The connection is closed when this returns, with or without an error; if it broke meanwhile,
     /// those who waited for outcomes and [`closed`](Self::closed) say so. A server that does not
     /// read holds that up until the configured `write_timeout` ends the connection. If the future is
     /// dropped the session takes no new requests and leaves when its last handle is dropped.
-    pub async fn disconnect(&self) -> Result<(), NotQuiet> {
-        let shared = &self.handle.shared;
-        let quiesce = shared.quiesce;
-        shared.leave();
-        // What is left after that, the count below says.
-        let _ = tokio::time::timeout(quiesce, self.quiet()).await;
-        let in_flight = {
-            let mut state = shared.lock();
-            let in_flight = state.core.in_flight();
-            state.lend_buffer();
-            state.disconnect();
-            let driver = state.driver.take();
-            drop(state);
-            driver.into_iter().for_each(Waker::wake);
-            in_flight
-        };
-        self.closed().await;
-        if in_flight == 0 {
-            Ok(())
-        } else {
-            Err(NotQuiet { in_flight, quiesce })
-        }
-    }
-
-    /// Waits until nothing is in flight or the connection has ended.
-    async fn quiet(&self) {
-        let shared = &self.handle.shared;
-        loop {
-            let changed = shared.changed.notified();
-            {
-                let state = shared.lock();
-                if state.end.is_some() || state.core.in_flight() == 0 {
-                    return;
-                }
-            }
-            changed.await;
-        }
+    ///
+    /// # Errors
+    ///
+    /// What did not make it.
+    pub async fn drain(&self, patience: Duration) -> Result<(), NotQuiet> {
+        self.handle.shared.drain(patience).await
     }
 }

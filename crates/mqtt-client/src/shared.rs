@@ -18,7 +18,7 @@ use std::{
 
 use mqtt_pool::DeathNotice;
 use mqtt_proto::{
-    AckId, Event, Message, QoS, ReasonCode, UsageError, Utf8String,
+    AckId, Event, Message, ReasonCode, UsageError, Utf8String,
     packet::{AckProperties, ConnAck, Disconnect, Properties},
 };
 use mqtt_transport::{ConnInfo, Endpoint};
@@ -29,6 +29,7 @@ use crate::{
     buffers,
     error::{ConnectionLost, LostCause},
     line::Line,
+    outbox::{Outbox, OutboxConfig},
     reconnect::SessionState,
     restore::Restore,
     standing::News,
@@ -38,37 +39,40 @@ use crate::{
 /// The protocol core; its tokens are keys of [`State::waiters`].
 pub(crate) type Core = mqtt_proto::Session<usize>;
 
-/// How many waiters for the outbound buffer are woken when it was emptied; the last of them that
-/// goes in wakes the next, and so on.
-const WAKE_FOR_BUFFER: usize = 64;
-
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) endpoint: Endpoint,
     /// That the connection has ended, to be read without the lock.
     ended: AtomicBool,
     /// That the session was told to leave, likewise.
-    leaving: AtomicBool,
-    /// How many publishes are in flight, likewise; as of when the lock was last held to change it.
+    pub(crate) leaving: AtomicBool,
+    /// How many publishes were taken and have not ended, likewise; as of when the lock was last held to change it.
     in_flight: AtomicU32,
     /// By which the pool it belongs to is told that the connection has ended.
     notice: Option<DeathNotice>,
     /// Told when the session has ended or is to leave, and when the last publish in flight has ended.
     pub(crate) changed: Notify,
+    state: Mutex<State>,
+}
+
+/// What the sessions of a connector have in common.
+#[derive(Debug)]
+pub(crate) struct Options {
     /// How long leaving waits for acknowledgements.
     pub(crate) quiesce: Duration,
-    state: Mutex<State>,
+    pub(crate) outbox: OutboxConfig,
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) core: Core,
-    /// Requests that were sent.
+    pub(crate) options: Arc<Options>,
+    /// Requests that were taken.
     pub(crate) waiters: Slab<Waiter>,
-    /// QoS 1 and 2 publishes that wait for the window.
-    pub(crate) window: Line,
-    /// All else that waits for the outbound buffer.
-    pub(crate) buffer: Line,
+    /// Publishes that cannot be sent yet. There while there are any.
+    pub(crate) outbox: Option<Box<Outbox>>,
+    /// Subscribes that wait for a connection, or for room in the outbound buffer.
+    pub(crate) subscribes: Line,
     /// Publishers in `poll_ready`. Boxed, as most programs call the methods instead.
     pub(crate) ready: Option<Box<Slab<Option<Waker>>>>,
     pub(crate) subscriptions: Slab<Queue>,
@@ -94,6 +98,8 @@ pub(crate) struct State {
     pub(crate) watch: Option<watch::Sender<SessionState>>,
     /// No new requests: the session is leaving.
     pub(crate) closing: bool,
+    /// No other connection: it says goodbye.
+    pub(crate) departing: bool,
     pub(crate) end: Option<Arc<ConnectionLost>>,
 }
 
@@ -127,6 +133,18 @@ pub(crate) enum Answer {
     },
     /// The server of a later connection does not take the request.
     NotAllowed(UsageError),
+    /// A QoS 0 publish that had to wait was sent.
+    Sent,
+    /// A publish was given up before it was sent.
+    NotSent(Unsent),
+    Lost(Arc<ConnectionLost>),
+}
+
+/// Why a publish that was taken is not sent.
+#[derive(Debug)]
+pub(crate) enum Unsent {
+    Displaced,
+    Expired,
     Lost(Arc<ConnectionLost>),
 }
 
@@ -135,7 +153,7 @@ impl Shared {
         endpoint: Endpoint,
         core: Core,
         notice: Option<DeathNotice>,
-        quiesce: Duration,
+        options: Arc<Options>,
     ) -> Self {
         Self {
             endpoint,
@@ -144,12 +162,12 @@ impl Shared {
             in_flight: AtomicU32::new(0),
             notice,
             changed: Notify::new(),
-            quiesce,
             state: Mutex::new(State {
                 core,
+                options,
                 waiters: Slab::new(),
-                window: Line::default(),
-                buffer: Line::default(),
+                outbox: None,
+                subscribes: Line::default(),
                 ready: None,
                 subscriptions: Slab::new(),
                 shared_acks: None,
@@ -161,6 +179,7 @@ impl Shared {
                 interruption: None,
                 watch: None,
                 closing: false,
+                departing: false,
                 end: None,
             }),
         }
@@ -198,39 +217,29 @@ impl Shared {
         }
     }
 
-    /// How many QoS 1 and 2 publishes are in flight. Takes no lock: a pool asks several sessions
-    /// before each publish, and the driver holds theirs for up to a hundred packets at a time.
+    /// How many publishes are in flight or wait in the outbox. Takes no lock: a pool asks several
+    /// sessions before each publish, and the driver holds theirs for up to a hundred packets at a time.
     pub(crate) fn in_flight(&self) -> usize {
         usize::try_from(self.in_flight.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
     /// To be called with the lock still held when it may have changed.
     pub(crate) fn note_in_flight(&self, state: &State) {
-        let in_flight = u32::try_from(state.core.in_flight()).unwrap_or(u32::MAX);
+        let in_flight = u32::try_from(state.open_publishes()).unwrap_or(u32::MAX);
         self.in_flight.store(in_flight, Ordering::Relaxed);
     }
 
-    /// Takes no more requests: those that wait to be admitted are told.
-    pub(crate) fn leave(&self) {
+    /// Wakes those that wait: one that has left may have been woken for room that it does not take, or
+    /// have been the last to be waited for.
+    pub(crate) fn leave_room_to_others(&self, mut state: MutexGuard<'_, State>) {
         let mut wakers = Vec::new();
-        self.lock().close_intake(&mut wakers);
-        self.leaving.store(true, Ordering::Release);
+        state.wake_for_room(&mut wakers);
+        self.note_in_flight(&state);
+        let is_quiet = state.is_quiet();
+        drop(state);
         wakers.into_iter().for_each(Waker::wake);
-        self.changed.notify_waiters();
-    }
-
-    pub(crate) fn is_closing(&self) -> bool {
-        self.lock().closing
-    }
-
-    /// Waits until the session is to leave.
-    pub(crate) async fn left(&self) {
-        loop {
-            let changed = self.changed.notified();
-            if self.is_closing() {
-                return;
-            }
-            changed.await;
+        if is_quiet {
+            self.changed.notify_waiters();
         }
     }
 
@@ -247,6 +256,7 @@ impl Shared {
                 cause,
             });
             state.core.connection_lost();
+            state.clear_outbox(&lost, &mut wakers);
             state.restore = None;
             state.waiters.retain(|_, waiter| match waiter {
                 Waiter::Waiting(_) => {
@@ -316,29 +326,32 @@ impl State {
         }
     }
 
-    /// Wakes those that wait for room, as far as there is room.
+    /// Sends what waits, as far as there is room, and wakes those that may be taken then.
     pub(crate) fn wake_for_room(&mut self, wakers: &mut Vec<Waker>) {
-        if !self.window.is_empty() && self.core.has_room(QoS::AtLeastOnce) {
-            self.window.first(self.core.window_room(), wakers);
-        }
-        if !self.buffer.is_empty() && self.core.has_room(QoS::AtMostOnce) {
-            self.buffer.first(WAKE_FOR_BUFFER, wakers);
+        wakers.extend(self.next_subscribe());
+        if self.outbox.is_some() {
+            self.send_queued(wakers);
         }
         if self.ready.is_some() && self.is_ready() {
             self.wake_ready(wakers);
         }
     }
 
-    /// Whether a publish at any QoS would go in at once.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.window.is_empty() && self.buffer.is_empty() && self.core.has_room(QoS::AtLeastOnce)
+    /// The first of the subscribes that wait, if there is room for it.
+    pub(crate) fn next_subscribe(&mut self) -> Option<Waker> {
+        if !self.core.has_room_for_subscribe() {
+            return None;
+        }
+        self.subscribes.next()
     }
 
     /// Takes no more requests, and tells those that wait to be admitted.
-    fn close_intake(&mut self, wakers: &mut Vec<Waker>) {
+    pub(crate) fn close_intake(&mut self, wakers: &mut Vec<Waker>) {
         self.closing = true;
-        self.window.first(usize::MAX, wakers);
-        self.buffer.first(usize::MAX, wakers);
+        if let Some(outbox) = &mut self.outbox {
+            wakers.extend(outbox.all_waiting());
+        }
+        self.subscribes.first(usize::MAX, wakers);
         self.wake_ready(wakers);
     }
 
@@ -490,28 +503,6 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub(crate) shared: Arc<Shared>,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        let driver = {
-            let mut state = self.shared.lock();
-            state.closing = true;
-            state.disconnect();
-            state.driver.take()
-        };
-        driver.into_iter().for_each(Waker::wake);
-        self.shared.changed.notify_waiters();
-    }
-}
-
-/// Wakes those that wait: one that has left the line may have been woken for room that it does not
-/// take.
-pub(crate) fn leave_room_to_others(mut state: MutexGuard<'_, State>) {
-    let mut wakers = Vec::new();
-    state.wake_for_room(&mut wakers);
-    drop(state);
-    wakers.into_iter().for_each(Waker::wake);
 }
 
 /// Puts `waker` in the place of `known`. Returns that, if it is another.

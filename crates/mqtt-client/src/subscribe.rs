@@ -15,7 +15,7 @@ use tower_service::Service;
 use crate::{
     error::SubscribeError,
     line::Ticket,
-    shared::{Answer, Handle, Waiter, leave_room_to_others, reason, renew},
+    shared::{Answer, Handle, Waiter, reason, renew},
     subscription::{Queue, Subscription},
 };
 
@@ -112,7 +112,8 @@ impl Subscriber {
     /// Subscribes, and resolves to the stream of messages once the server has granted every filter.
     ///
     /// If it refuses one, those it granted are given up again and the codes are in the error.
-    /// Waits for the outbound buffer as a publish at QoS 0 does; a full window does not hold it up.
+    /// Waits for a connection if there is none, and for room in the outbound buffer, of which publishes
+    /// leave it a part of its own.
     /// Dropping the future gives the subscription up.
     pub fn subscribe(
         &self,
@@ -168,7 +169,7 @@ struct Subscribing {
 
 #[derive(Debug)]
 enum Stage {
-    /// It waits for the outbound buffer, as a publish at QoS 0 would.
+    /// It waits for a connection, or for room.
     Unsent {
         subscribe: Box<Subscribe>,
         ticket: Option<Ticket>,
@@ -204,36 +205,39 @@ impl Future for Subscribing {
                 let mut guard = shared.lock();
                 let state = &mut *guard;
                 if let Some(lost) = state.refusal(&shared.endpoint) {
-                    let left = state.buffer.leave(&mut ticket);
+                    let left = state.subscribes.leave(&mut ticket);
                     drop(guard);
                     drop(left);
                     return Poll::Ready(Err(SubscribeError::Lost(lost)));
                 }
-                let has_room = state.buffer.is_turn(ticket) && state.core.has_room(QoS::AtMostOnce);
-                if !has_room {
-                    let replaced = state.buffer.wait(&mut ticket, cx.waker());
+                let goes = state.subscribes.is_turn(ticket) && state.core.has_room_for_subscribe();
+                if !goes {
+                    let replaced = state.subscribes.wait(&mut ticket, cx.waker());
                     drop(guard);
                     drop(replaced);
                     this.stage = Stage::Unsent { subscribe, ticket };
                     return Poll::Pending;
                 }
-                let left = state.buffer.leave(&mut ticket);
+                let left = state.subscribes.leave(&mut ticket);
                 let mut queue = Queue::new(&subscribe);
                 let key = state.waiters.insert(Waiter::Waiting(cx.waker().clone()));
                 state.lend_buffer();
                 let properties = Properties::from(subscribe.properties);
                 if let Err(error) = state.core.subscribe(subscribe.filters, properties, key) {
                     state.waiters.remove(key);
-                    leave_room_to_others(guard);
+                    let next = state.next_subscribe();
+                    drop(guard);
                     drop(left);
+                    next.into_iter().for_each(Waker::wake);
                     return Poll::Ready(Err(error.into()));
                 }
                 queue.asked = Some(key);
                 let queue = state.subscriptions.insert(queue);
                 let driver = state.wake_driver();
-                leave_room_to_others(guard);
+                let next = state.next_subscribe();
+                drop(guard);
                 drop(left);
-                driver.into_iter().for_each(Waker::wake);
+                driver.into_iter().chain(next).for_each(Waker::wake);
                 let subscription = Subscription::new(this.handle.clone(), queue);
                 this.stage = Stage::Sent { key, subscription };
                 Poll::Pending
@@ -257,9 +261,11 @@ impl Drop for Subscribing {
             Stage::Done | Stage::Unsent { ticket: None, .. } => {}
             Stage::Unsent { ticket, .. } => {
                 let mut state = self.handle.shared.lock();
-                let left = state.buffer.leave(ticket);
-                leave_room_to_others(state);
+                let left = state.subscribes.leave(ticket);
+                let next = state.next_subscribe();
+                drop(state);
                 drop(left);
+                next.into_iter().for_each(Waker::wake);
             }
             Stage::Sent { key, .. } => {
                 let waiter = self.handle.shared.lock().abandon(*key);
@@ -340,7 +346,7 @@ fn poll_answer(
         }
         Waiter::Answered(Answer::Lost(lost)) => Err(SubscribeError::Lost(lost)),
         Waiter::Answered(Answer::NotAllowed(error)) => Err(error.into()),
-        Waiter::Answered(Answer::Published { .. })
+        Waiter::Answered(Answer::Published { .. } | Answer::Sent | Answer::NotSent(_))
         | Waiter::Waiting(_)
         | Waiter::Abandoned
         | Waiter::Restoring(_) => {

@@ -5,7 +5,7 @@ mod common;
 
 use std::{num::NonZeroU16, pin::pin, time::Duration};
 
-use common::{BOTH, config, now, open, open_with, publish, settle};
+use common::{BOTH, config, no_outbox, now, open, open_with, publish, settle};
 use mqtt_client::{
     Delivery, Publish, PublishError, Published, QoS, ReasonCode, Version,
     proto::{
@@ -145,7 +145,12 @@ async fn a_full_window_holds_back_qos_1_and_2_only_and_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_publish_that_waits_is_withdrawn_when_dropped_and_the_next_takes_its_turn() {
-    let (session, mut server) = open(config(Version::V5).with_max_in_flight(1_u16)).await;
+    let (session, mut server) = open(
+        config(Version::V5)
+            .with_max_in_flight(1_u16)
+            .with_outbox(no_outbox()),
+    )
+    .await;
     let publisher = session.publisher();
     let numbered = |n: u32| {
         publisher.publish(

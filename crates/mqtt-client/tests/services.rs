@@ -5,7 +5,7 @@ mod common;
 
 use std::{future::poll_fn, num::NonZeroU32, time::Duration};
 
-use common::{config, now, open, open_with, publish, settle};
+use common::{config, no_outbox, now, open, open_with, publish, settle};
 use mqtt_client::{
     Delivery, Publish, PublishError, Published, QoS, SessionConnector, Subscribe, Version,
     proto::packet::ConnAck,
@@ -24,7 +24,12 @@ async fn acknowledge(server: &mut ScriptedServer, n: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn readiness_waits_for_room_and_reserves_nothing() {
-    let (session, mut server) = open(config(Version::V5).with_max_in_flight(1_u16)).await;
+    let (session, mut server) = open(
+        config(Version::V5)
+            .with_max_in_flight(1_u16)
+            .with_outbox(no_outbox()),
+    )
+    .await;
     let (mut first, mut second, mut idle) = (
         session.publisher(),
         session.publisher(),
@@ -58,8 +63,13 @@ async fn readiness_is_told_of_room_that_the_one_before_does_not_take() {
     for gives_up in [true, false] {
         let mut connack = ConnAck::accepted();
         connack.properties.maximum_packet_size = NonZeroU32::new(100);
-        let (session, mut server) =
-            open_with(config(Version::V5).with_max_in_flight(1_u16), connack).await;
+        let (session, mut server) = open_with(
+            config(Version::V5)
+                .with_max_in_flight(1_u16)
+                .with_outbox(no_outbox()),
+            connack,
+        )
+        .await;
         let mut publisher = session.publisher();
         let mut sent = Box::pin(publisher.call(publish(QoS::AtLeastOnce)));
         assert!(now(&mut sent).await.is_none());
@@ -112,7 +122,12 @@ async fn a_timeout_ends_the_wait_for_an_acknowledgement() {
 
 #[tokio::test(start_paused = true)]
 async fn load_is_shed_when_the_window_is_full() {
-    let (session, mut server) = open(config(Version::V5).with_max_in_flight(1_u16)).await;
+    let (session, mut server) = open(
+        config(Version::V5)
+            .with_max_in_flight(1_u16)
+            .with_outbox(no_outbox()),
+    )
+    .await;
     let mut service = ServiceBuilder::new()
         .load_shed()
         .service(session.publisher());

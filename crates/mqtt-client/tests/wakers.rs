@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use common::{config, now, open, publish, settle};
+use common::{config, no_outbox, now, open, publish, settle};
 use futures_util::Stream;
 use mqtt_client::{PublishFuture, QoS, Session, Subscribe, Version};
 use tower::Service;
@@ -84,7 +84,9 @@ fn poll_twice<T>(session: &Session, mut poll: impl FnMut(&mut Context<'_>) -> st
 #[test]
 fn what_a_waker_holds_may_belong_to_the_session() {
     check(async || {
-        let config = config(Version::V5).with_max_unsent_bytes(1_usize);
+        let config = config(Version::V5)
+            .with_max_unsent_bytes(1_usize)
+            .with_outbox(no_outbox());
         let (session, mut server) = open(config).await;
         let subscribe = session.subscribe(Subscribe::new("a").unwrap());
         let (messages, _) = tokio::join!(subscribe, server.grant());

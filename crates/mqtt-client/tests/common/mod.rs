@@ -5,7 +5,7 @@
 use std::{error::Error, pin::pin, task::Poll, time::Duration};
 
 use mqtt_client::{
-    Endpoint, Publish, QoS, Session, SessionConfig, SessionConnector, Version,
+    Endpoint, OutboxConfig, Publish, QoS, Session, SessionConfig, SessionConnector, Version,
     proto::packet::ConnAck,
 };
 use mqtt_testkit::{MemoryConnector, MemoryListener, ScriptedServer, memory};
@@ -21,6 +21,11 @@ pub(crate) fn config(version: Version) -> SessionConfig {
     SessionConfig::new("gateway")
         .with_version(version)
         .with_reconnect(None)
+}
+
+/// Nothing is taken before it can be sent.
+pub(crate) fn no_outbox() -> OutboxConfig {
+    OutboxConfig::default().with_max_messages(0_usize)
 }
 
 pub(crate) fn connector(

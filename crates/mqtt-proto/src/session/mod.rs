@@ -26,7 +26,7 @@
 use std::time::Instant;
 
 use crate::{
-    Outbound, ProtocolError, ReasonCode, UsageError, Utf8String, Version,
+    Message, Outbound, ProtocolError, ReasonCode, UsageError, Utf8String, Version,
     packet::{Connect, Disconnect, Packet, PacketType},
 };
 
@@ -140,6 +140,12 @@ impl<T> Session<T> {
     /// How many QoS 1 and 2 publishes have not ended.
     pub fn in_flight(&self) -> usize {
         self.sending.publishes()
+    }
+
+    /// The messages of QoS 1 and 2 publishes that the server has not acknowledged, in the order of
+    /// sending.
+    pub fn unacknowledged(&self) -> Vec<Message> {
+        self.sending.messages()
     }
 
     // Outputs.

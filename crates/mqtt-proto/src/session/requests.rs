@@ -19,9 +19,21 @@ impl<T> Session<T> {
             && (qos == QoS::AtMostOnce || self.window_room() > 0)
     }
 
+    /// Whether a subscribe would find room now. Publishes leave it as much of the buffer again as
+    /// they may fill, so that it does not wait for them.
+    pub fn has_room_for_subscribe(&self) -> bool {
+        let max = self.options.max_unsent_bytes.max(1).saturating_mul(2);
+        self.phase == Phase::Connected && self.outbound.len() < max
+    }
+
     /// How many publishes at QoS 1 and 2 the window has room for now.
     pub fn window_room(&self) -> usize {
         self.sending.room(self.window())
+    }
+
+    /// Whether the server takes such a message, but for the size of its packet.
+    pub fn check_publish(&self, message: &Message) -> Result<(), UsageError> {
+        self.limits.check(message)
     }
 
     /// Publishes. At QoS 0 that is all, and the token comes back at once; otherwise it comes back

@@ -405,6 +405,19 @@ impl<T> Sending<T> {
             .filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
     }
 
+    /// The messages that the server has not acknowledged, in the order of sending.
+    pub(super) fn messages(&self) -> Vec<Message> {
+        let open = self.ids().filter_map(|(_, awaiting)| match awaiting {
+            Awaiting::PubAck { message, order, .. } | Awaiting::PubRec { message, order, .. } => {
+                Some((*order, message.clone()))
+            }
+            Awaiting::PubComp { .. } | Awaiting::SubAck { .. } | Awaiting::UnsubAck { .. } => None,
+        });
+        let mut open: Vec<_> = open.collect();
+        open.sort_by_key(|(order, _)| *order);
+        open.into_iter().map(|(_, message)| message).collect()
+    }
+
     fn give_up(&mut self, is_lost: impl Fn(&Awaiting<T>) -> bool) -> Vec<T> {
         let mut ids: Vec<_> = self
             .ids()

@@ -1,0 +1,349 @@
+//! Publishes that were taken and cannot be sent yet, and those that wait to be taken.
+//!
+//! QoS 1 and 2 wait for the window of unacknowledged publishes, QoS 0 for the buffer of unwritten
+//! bytes, and neither for the other. Both share one bound. Within a class lanes take turns, so that
+//! a lane which has more to say than the others does not hold them up.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    task::Waker,
+};
+
+use mqtt_proto::{Message, QoS, TopicName};
+use tokio::time::Instant;
+
+use crate::shared::renew;
+
+mod config;
+mod lanes;
+mod sending;
+
+pub use config::{OutboxConfig, OutboxStatus, Overflow};
+use lanes::Lanes;
+pub(crate) use lanes::Place;
+pub(crate) use sending::{Offered, shorten_expiry};
+
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    window: Class,
+    buffer: Class,
+    /// How many messages were taken, and their bytes.
+    messages: usize,
+    bytes: usize,
+    arrivals: u64,
+    /// The messages that expire, the first to do so first.
+    expiring: BTreeSet<(Instant, Place)>,
+    rejected: u64,
+    displaced: u64,
+    expired: u64,
+}
+
+/// Those that wait for the same thing.
+#[derive(Debug, Default)]
+struct Class {
+    queued: Lanes<Queued>,
+    /// Wakers of those that wait to be taken; gone once woken, until they come back.
+    waiting: Lanes<Option<Waker>>,
+    /// The messages by topic, where only the latest is kept.
+    latest: HashMap<TopicName, Place>,
+}
+
+/// A message that was taken.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) message: Message,
+    /// Of its waiter.
+    pub(crate) key: usize,
+    age: Option<Age>,
+}
+
+/// From when until when a message may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Age {
+    pub(crate) since: Instant,
+    pub(crate) expires: Instant,
+}
+
+/// What the outbox says to one that asks to be taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Take it, in this place if one has given way for it.
+    Enter(Option<Place>),
+    Wait,
+    Reject,
+    /// Take it and drop it.
+    Drop,
+}
+
+impl Outbox {
+    fn class(&mut self, qos: QoS) -> &mut Class {
+        match qos {
+            QoS::AtMostOnce => &mut self.buffer,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => &mut self.window,
+        }
+    }
+
+    /// How many messages were taken.
+    pub(crate) fn len(&self) -> usize {
+        self.messages
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.messages == 0 && self.window.waiting.is_empty() && self.buffer.waiting.is_empty()
+    }
+
+    /// Whether it is worth keeping while it is idle.
+    pub(crate) fn has_counted(&self) -> bool {
+        self.rejected > 0 || self.displaced > 0 || self.expired > 0
+    }
+
+    pub(crate) fn status(&self) -> OutboxStatus {
+        OutboxStatus {
+            messages: self.messages,
+            bytes: self.bytes,
+            waiting: self.window.waiting.len() + self.buffer.waiting.len(),
+            rejected: self.rejected,
+            displaced: self.displaced,
+            expired: self.expired,
+        }
+    }
+
+    /// Whether nothing goes before the holder of `place`, or a newcomer without one, to the server.
+    pub(crate) fn is_turn_to_send(&mut self, qos: QoS, place: Option<Place>) -> bool {
+        let class = self.class(qos);
+        class.queued.is_empty() && class.waiting.front() == place
+    }
+
+    /// Whether a small message of either class would be taken at once.
+    pub(crate) fn has_room(&self, config: &OutboxConfig) -> bool {
+        let nobody_waits = self.window.waiting.is_empty() && self.buffer.waiting.is_empty();
+        match config.overflow {
+            Overflow::Wait => nobody_waits && self.fits(1, config),
+            Overflow::Reject
+            | Overflow::DropOldest
+            | Overflow::DropNewest
+            | Overflow::KeepLatest => true,
+        }
+    }
+
+    fn fits(&self, size: usize, config: &OutboxConfig) -> bool {
+        let has_bytes = self.messages == 0 || self.bytes.saturating_add(size) <= config.max_bytes;
+        self.messages < config.max_messages && has_bytes
+    }
+
+    /// Whether a message is to be taken. What gives way for it is gone then, and its waiters are in
+    /// `displaced` and `expired`.
+    pub(crate) fn admission(
+        &mut self,
+        config: &OutboxConfig,
+        message: &Message,
+        lane: u64,
+        place: Option<Place>,
+        gone: &mut Gone,
+    ) -> Admission {
+        let qos = message.qos;
+        if self.class(qos).waiting.front() != place {
+            return Admission::Wait;
+        }
+        let mut before = None;
+        if config.overflow == Overflow::KeepLatest {
+            before = self.class(qos).latest.get(&message.topic).copied();
+            if let Some(before) = before {
+                self.displace(before, gone);
+            }
+        }
+        let size = size(message);
+        if !self.fits(size, config) && !self.expiring.is_empty() {
+            self.expire(Instant::now(), gone);
+        }
+        while !self.fits(size, config) {
+            let gives_way = match config.overflow {
+                Overflow::Wait => return Admission::Wait,
+                Overflow::Reject => {
+                    self.rejected += 1;
+                    return Admission::Reject;
+                }
+                Overflow::DropNewest => None,
+                Overflow::DropOldest | Overflow::KeepLatest => self.gives_way(qos, lane),
+            };
+            let Some(gives_way) = gives_way else {
+                self.displaced += 1;
+                return Admission::Drop;
+            };
+            self.displace(gives_way, gone);
+        }
+        Admission::Enter(before)
+    }
+
+    /// Which message a new one of this class and lane takes the place of.
+    fn gives_way(&mut self, qos: QoS, lane: u64) -> Option<Place> {
+        let queued = &self.class(qos).queued;
+        let own = queued.oldest_of(lane).or_else(|| queued.oldest());
+        let is_worth_more = qos != QoS::AtMostOnce;
+        own.or_else(|| is_worth_more.then(|| self.buffer.queued.oldest())?)
+    }
+
+    fn displace(&mut self, place: Place, gone: &mut Gone) {
+        if let Some(queued) = self.remove(place) {
+            self.displaced += 1;
+            gone.displaced.push(queued.key);
+        }
+    }
+
+    /// Removes all that have waited for too long.
+    pub(crate) fn expire(&mut self, now: Instant, gone: &mut Gone) {
+        while let Some(&(expires, place)) = self.expiring.first()
+            && expires <= now
+        {
+            if let Some(queued) = self.remove(place) {
+                self.expired += 1;
+                gone.expired.push(queued.key);
+            }
+        }
+    }
+
+    /// Takes a message, in this place or at the end of its lane.
+    pub(crate) fn push(&mut self, queued: Queued, lane: u64, place: Option<Place>) -> Place {
+        let place = place.unwrap_or_else(|| self.next_place(lane));
+        self.messages += 1;
+        self.bytes += size(&queued.message);
+        if let Some(age) = queued.age {
+            self.expiring.insert((age.expires, place));
+        }
+        self.class(queued.message.qos).queued.insert(place, queued);
+        place
+    }
+
+    /// The same, where only the latest of a topic is kept.
+    pub(crate) fn push_latest(&mut self, queued: Queued, lane: u64, place: Option<Place>) -> Place {
+        let (topic, qos) = (queued.message.topic.clone(), queued.message.qos);
+        let place = self.push(queued, lane, place);
+        self.class(qos).latest.insert(topic, place);
+        place
+    }
+
+    fn next_place(&mut self, lane: u64) -> Place {
+        self.arrivals += 1;
+        Place::new(lane, self.arrivals)
+    }
+
+    /// The message whose turn it is, if one waits; and how long it may wait, if that is limited.
+    fn pop(&mut self, qos: QoS) -> Option<Queued> {
+        let queued = &mut self.class(qos).queued;
+        let place = queued.front()?;
+        queued.turn(place);
+        self.remove(place)
+    }
+
+    /// A message that is given up, if it is still the one of this waiter.
+    pub(crate) fn withdraw(&mut self, place: Place, key: usize) -> Option<Queued> {
+        let found = [&self.window, &self.buffer]
+            .into_iter()
+            .find_map(|class| class.queued.get(place));
+        found.filter(|queued| queued.key == key)?;
+        self.remove(place)
+    }
+
+    /// The same for one that has waited for too long.
+    pub(crate) fn withdraw_expired(&mut self, place: Place, key: usize) -> Option<Queued> {
+        let queued = self.withdraw(place, key)?;
+        self.expired += 1;
+        Some(queued)
+    }
+
+    fn remove(&mut self, place: Place) -> Option<Queued> {
+        let mut classes = [&mut self.window, &mut self.buffer].into_iter();
+        let (class, queued) = classes.find_map(|class| {
+            let queued = class.queued.remove(place)?;
+            Some((class, queued))
+        })?;
+        if class.latest.get(&queued.message.topic) == Some(&place) {
+            class.latest.remove(&queued.message.topic);
+        }
+        self.messages -= 1;
+        self.bytes -= size(&queued.message);
+        if let Some(age) = queued.age {
+            self.expiring.remove(&(age.expires, place));
+        }
+        Some(queued)
+    }
+
+    /// Joins those that wait to be taken, or keeps the place held. Returns the waker that `waker`
+    /// replaces.
+    pub(crate) fn wait(
+        &mut self,
+        qos: QoS,
+        lane: u64,
+        place: &mut Option<Place>,
+        waker: &Waker,
+    ) -> Option<Waker> {
+        let held = *place.get_or_insert_with(|| self.next_place(lane));
+        let waiting = &mut self.class(qos).waiting;
+        match waiting.get_mut(held) {
+            Some(Some(known)) => renew(known, waker),
+            Some(woken) => woken.replace(waker.clone()),
+            None => {
+                waiting.insert(held, Some(waker.clone()));
+                None
+            }
+        }
+    }
+
+    /// Leaves those that wait to be taken: with `turn`, as the one whose turn it was.
+    pub(crate) fn leave(
+        &mut self,
+        qos: QoS,
+        place: &mut Option<Place>,
+        turn: bool,
+    ) -> Option<Waker> {
+        let place = place.take()?;
+        let waiting = &mut self.class(qos).waiting;
+        if turn {
+            waiting.turn(place);
+        }
+        waiting.remove(place).flatten()
+    }
+
+    /// The waker of the one that is to be taken next, if there is one that was not woken yet.
+    fn next_waiting(&mut self, qos: QoS) -> Option<Waker> {
+        let waiting = &mut self.class(qos).waiting;
+        let front = waiting.front()?;
+        waiting.get_mut(front)?.take()
+    }
+
+    /// All wakers of those that wait to be taken.
+    pub(crate) fn all_waiting(&mut self) -> impl Iterator<Item = Waker> {
+        let classes = [&mut self.window, &mut self.buffer].into_iter();
+        classes.flat_map(|class| class.waiting.values_mut().filter_map(Option::take))
+    }
+
+    /// All messages, lane by lane.
+    pub(crate) fn messages(&self) -> Vec<Message> {
+        let classes = [&self.window, &self.buffer].into_iter();
+        let queued = classes.flat_map(|class| class.queued.values());
+        queued.map(|queued| queued.message.clone()).collect()
+    }
+
+    /// Gives up all messages, in order of arrival.
+    pub(crate) fn clear(&mut self) -> impl Iterator<Item = Queued> {
+        self.expiring.clear();
+        self.messages = 0;
+        self.bytes = 0;
+        let classes = [&mut self.window, &mut self.buffer].into_iter();
+        classes.flat_map(|class| {
+            class.latest.clear();
+            class.queued.drain()
+        })
+    }
+}
+
+/// The waiters of messages that are not sent.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    displaced: Vec<usize>,
+    expired: Vec<usize>,
+}
+
+fn size(message: &Message) -> usize {
+    message.topic.len() + message.payload.len()
+}
