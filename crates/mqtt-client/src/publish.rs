@@ -291,6 +291,8 @@ enum Stage {
     },
     /// At QoS 0, where there is nothing to wait for.
     Sent,
+    /// There was no room for it.
+    Displaced,
     Done,
 }
 
@@ -310,7 +312,7 @@ impl<H: Deref<Target = Handle>> Publishing<H> {
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
         let (mut publish, mut place) = match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Waiting { publish, place } => (publish, place),
-            taken @ (Stage::Taken { .. } | Stage::Sent | Stage::Done) => {
+            taken @ (Stage::Taken { .. } | Stage::Sent | Stage::Displaced | Stage::Done) => {
                 self.stage = taken;
                 return Poll::Ready(Ok(()));
             }
@@ -359,6 +361,10 @@ impl<H: Deref<Target = Handle>> Publishing<H> {
                     }
                     Poll::Pending
                 }
+                Offered::Dropped => {
+                    self.stage = Stage::Displaced;
+                    Poll::Ready(Ok(()))
+                }
                 Offered::Refused(error) => Poll::Ready(Err(error)),
             };
         }
@@ -401,6 +407,10 @@ impl<H: Deref<Target = Handle>> Publishing<H> {
             Stage::Sent => {
                 self.stage = Stage::Done;
                 return Poll::Ready(Ok(Published::Sent));
+            }
+            Stage::Displaced => {
+                self.stage = Stage::Done;
+                return Poll::Ready(Err(PublishError::Displaced));
             }
             Stage::Waiting { .. } | Stage::Done => return Poll::Pending,
         };
@@ -455,7 +465,7 @@ impl<H: Deref<Target = Handle> + Unpin> Future for Publishing<H> {
 impl<H: Deref<Target = Handle>> Drop for Publishing<H> {
     fn drop(&mut self) {
         match &mut self.stage {
-            Stage::Sent | Stage::Done | Stage::Waiting { place: None, .. } => {}
+            Stage::Sent | Stage::Displaced | Stage::Done | Stage::Waiting { place: None, .. } => {}
             Stage::Waiting { publish, place } => {
                 let mut state = self.handle.shared.lock();
                 let left = state.leave_outbox(publish.message.qos, place, false);

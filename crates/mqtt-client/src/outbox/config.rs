@@ -33,7 +33,7 @@ pub enum Overflow {
     /// It is refused with [`PublishError::Full`](crate::PublishError::Full).
     Reject,
     /// It takes the place of the oldest message of its lane, or if that has none, of the oldest of
-    /// all, which ends as [`PublishError::Displaced`](crate::PublishError::Displaced). QoS 0 never
+    /// all, with QoS 0 before the others; that ends as [`PublishError::Displaced`](crate::PublishError::Displaced). QoS 0 never
     /// takes the place of QoS 1 and 2.
     DropOldest,
     /// It is taken, and ends as [`PublishError::Displaced`](crate::PublishError::Displaced) at once: for

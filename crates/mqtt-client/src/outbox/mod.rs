@@ -175,12 +175,16 @@ impl Outbox {
         Admission::Enter(before)
     }
 
-    /// Which message a new one of this class and lane takes the place of.
-    fn gives_way(&mut self, qos: QoS, lane: u64) -> Option<Place> {
-        let queued = &self.class(qos).queued;
-        let own = queued.oldest_of(lane).or_else(|| queued.oldest());
-        let is_worth_more = qos != QoS::AtMostOnce;
-        own.or_else(|| is_worth_more.then(|| self.buffer.queued.oldest())?)
+    /// Which message a new one takes the place of: one of its own lane first, QoS 0 before others.
+    fn gives_way(&self, qos: QoS, lane: u64) -> Option<Place> {
+        let classes: &[_] = match qos {
+            QoS::AtMostOnce => &[&self.buffer],
+            QoS::AtLeastOnce | QoS::ExactlyOnce => &[&self.buffer, &self.window],
+        };
+        let mut own = classes.iter().map(|class| class.queued.oldest_of(lane));
+        let mut any = classes.iter().map(|class| class.queued.oldest());
+        own.find_map(|place| place)
+            .or_else(|| any.find_map(|place| place))
     }
 
     fn displace(&mut self, place: Place, gone: &mut Gone) {

@@ -19,6 +19,8 @@ pub(crate) enum Offered {
     Taken(usize, Place),
     /// It waits to be taken.
     Waits(Publish, Option<Waker>),
+    /// It was taken and dropped.
+    Dropped,
     Refused(PublishError),
 }
 
@@ -85,7 +87,7 @@ impl State {
         let offered = match admission {
             Admission::Wait => Offered::Waits(publish, outbox.wait(qos, lane, place, waker)),
             Admission::Reject => Offered::Refused(PublishError::Full),
-            Admission::Drop => Offered::Refused(PublishError::Displaced),
+            Admission::Drop => Offered::Dropped,
             Admission::Enter(before) => {
                 let age = expires.zip(patience).map(|(expires, patience)| Age {
                     since: expires.checked_sub(patience).unwrap_or(expires),
