@@ -70,10 +70,26 @@ pub struct SessionConfig {
     /// false: the specification asks to disconnect then `[MQTT5-3.2.2-4]`, since what was in
     /// flight is unknown.
     pub adopt_session: bool,
+    /// What becomes of QoS 1 publishes in flight when the server has lost the session. By default they
+    /// end as [`PublishError::Lost`](crate::PublishError::Lost), since only the program knows
+    /// whether it can bear to send them twice.
+    pub lost_publishes: LostPublishes,
     /// Whether and how the session outlives its connections. By default it does: it opens another
     /// one for ever, see [`ReconnectConfig`]. `None` ends it with its first. Sessions of a pool always
     /// end so, since the pool replaces them.
     pub reconnect: Option<ReconnectConfig>,
+}
+
+/// What becomes of publishes in flight when the server has lost the session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LostPublishes {
+    /// They end as [`PublishError::Lost`](crate::PublishError::Lost).
+    #[default]
+    Fail,
+    /// Those at QoS 1 are sent anew in the next session, before all else and in order; those at QoS
+    /// 2 end as lost all the same, since nobody knows whether the server has them.
+    ResendAtLeastOnce,
 }
 
 /// Longer than any process runs.
@@ -101,6 +117,7 @@ impl SessionConfig {
             write_timeout: Duration::from_secs(10),
             quiesce: Duration::from_millis(250),
             adopt_session: false,
+            lost_publishes: LostPublishes::Fail,
             reconnect: Some(ReconnectConfig::default()),
         }
     }
@@ -129,6 +146,7 @@ impl SessionConfig {
             .with_max_unsent_bytes(self.max_unsent_bytes)
             .with_connack_timeout(self.connack_timeout)
             .with_adopt_session(self.adopt_session)
+            .with_resend_at_least_once(self.lost_publishes == LostPublishes::ResendAtLeastOnce)
     }
 
     /// The CONNECT these options describe.
@@ -300,5 +318,6 @@ setters! {
     with_write_timeout write_timeout: Duration,
     with_quiesce quiesce: Duration,
     with_adopt_session adopt_session: bool,
+    with_lost_publishes lost_publishes: LostPublishes,
     with_reconnect reconnect: Option<ReconnectConfig>,
 }

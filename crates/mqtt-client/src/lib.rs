@@ -30,9 +30,9 @@
 //!
 //! | | goes on if the server kept the session | if it did not |
 //! | --- | --- | --- |
-//! | a publish that waits for room | waits for the next connection | the same |
+//! | a publish that was not sent | waits for the next connection, as the [outbox](OutboxConfig) allows | the same |
 //! | QoS 0, written | may or may not have arrived; its caller was told "sent" | the same |
-//! | QoS 1 and 2, not acknowledged | sent again, its future waits on | [`PublishError::Lost`] |
+//! | QoS 1 and 2, not acknowledged | sent again, its future waits on | [`PublishError::Lost`], or sent anew at [QoS 1](LostPublishes) |
 //! | a subscription | stays | asked for again; refused, its stream ends and says [why](Subscription::refused) |
 //! | a subscribe or unsubscribe without an answer | asked again | the same |
 //! | a QoS 1 message that was not read | comes again | stays to be read |
@@ -63,7 +63,7 @@ mod standing;
 mod subscribe;
 mod subscription;
 
-pub use config::SessionConfig;
+pub use config::{LostPublishes, SessionConfig};
 pub use connector::{ConnectFuture, Dial, SessionConnector};
 pub use error::{
     ConnectCause, ConnectError, ConnectionLost, Delivery, LostCause, NotQuiet, Operation,

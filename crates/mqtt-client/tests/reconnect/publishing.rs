@@ -3,7 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use mqtt_client::{
-    PublishError, Published, QoS, Version,
+    LostPublishes, PublishError, Published, QoS, Version,
     pool::Limit,
     proto::packet::{Ack, Packet},
 };
@@ -103,4 +103,43 @@ async fn what_is_published_while_there_is_no_connection_waits_for_the_next() {
     outcome.unwrap();
     assert_eq!(server.expect_publish().await.message.qos, QoS::AtMostOnce);
     server.expect_silence(SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_flight_work_of_a_lost_session_is_sent_anew_at_qos_1_if_asked() {
+    for kept in [true, false] {
+        for version in BOTH {
+            let expiry = if kept { SECOND * 3_600 } else { Duration::ZERO };
+            let config = config(version)
+                .with_clean_start(!kept || version == Version::V5)
+                .with_session_expiry(Limit::After(expiry))
+                .with_max_in_flight(2_u16)
+                .with_lost_publishes(LostPublishes::ResendAtLeastOnce);
+            let (session, mut server, mut listener) = open(config).await;
+            let mut once = pin!(session.publish(publish(QoS::AtLeastOnce)));
+            let mut exactly = pin!(session.publish(publish(QoS::ExactlyOnce)));
+            let mut waits = pin!(session.publish(publish(QoS::AtLeastOnce)));
+            assert!(now(&mut once).await.is_none() && now(&mut exactly).await.is_none());
+            assert!(now(&mut waits).await.is_none());
+            server.expect_publish().await;
+            server.expect_publish().await;
+            drop(server);
+            let mut server = listener.accept().await;
+            server.accept().await;
+            for _ in 0..2 {
+                let sent = server.expect_publish().await;
+                assert!(!sent.dup, "it is new to this session");
+                assert_eq!(sent.message.qos, QoS::AtLeastOnce);
+                server.puback(sent.packet_id.unwrap()).await;
+            }
+            assert!(matches!(exactly.await, Err(PublishError::Lost(_))));
+            once.await.unwrap();
+            waits.await.unwrap();
+            // Another connection of the same session repeats nothing.
+            drop(server);
+            let mut server = listener.accept().await;
+            server.accept().await;
+            server.expect_silence(SECOND).await;
+        }
+    }
 }

@@ -100,14 +100,17 @@ impl<T> Session<T> {
         let resumes = connack.session_present && self.has_state;
         self.has_state = true;
         self.phase = Phase::Connected;
-        let lost = if resumes {
-            let (version, limits) = (self.version, &self.limits);
-            self.sending
-                .resume(|message| limits.check_resend(message, version))
-        } else {
+        let mut lost = Vec::new();
+        if !resumes {
             self.receiving.clear();
-            self.sending.clear()
-        };
+            lost = self.session_lost();
+        }
+        let (version, limits) = (self.version, &self.limits);
+        lost.extend(
+            self.sending
+                .resume(|message| limits.check_resend(message, version)),
+        );
+        self.resends_as_duplicates = resumes;
         self.resend();
         Ok(Event::Connected(Box::new(Connected { connack, lost })))
     }

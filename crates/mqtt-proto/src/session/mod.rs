@@ -83,6 +83,8 @@ pub struct Session<T> {
     session_expiry_interval: u32,
     limits: Limits,
     sending: Sending<T>,
+    /// Whether what is sent again was sent in this session.
+    resends_as_duplicates: bool,
     receiving: Receiving,
     keep_alive: KeepAlive,
     outbound: Outbound,
@@ -100,6 +102,7 @@ impl<T> Session<T> {
             session_expiry_interval: 0,
             limits: Limits::default(),
             sending: Sending::default(),
+            resends_as_duplicates: false,
             receiving: Receiving::default(),
             keep_alive: KeepAlive::default(),
             outbound: Outbound::default(),
@@ -246,7 +249,16 @@ impl<T> Session<T> {
         }
         self.has_state = false;
         self.receiving.clear();
-        self.sending.clear()
+        self.session_lost()
+    }
+
+    /// The server has no session: returns the publishes that end with it.
+    fn session_lost(&mut self) -> Vec<T> {
+        if self.options.resend_at_least_once {
+            self.sending.keep_at_least_once()
+        } else {
+            self.sending.clear()
+        }
     }
 
     /// Closes on our side because of an error that is not the session's own, such as a malformed

@@ -18,6 +18,11 @@ pub struct SessionOptions {
     /// after a restart of the process. Off by default, since the specification asks a client to
     /// close then `[MQTT5-3.2.2-4]`: what it had in flight is unknown.
     pub adopt_session: bool,
+    /// Whether QoS 1 publishes in flight are sent anew when the server has lost the session, instead
+    /// of being told as lost. They may arrive twice, as QoS 1 allows, and a message that was sent in the
+    /// old session may come after one that was not. Off by default. Those at QoS 2 are always told: in a
+    /// new session nobody knows whether the server has them.
+    pub resend_at_least_once: bool,
 }
 
 impl Default for SessionOptions {
@@ -27,6 +32,7 @@ impl Default for SessionOptions {
             max_unsent_bytes: 64 * 1024,
             connack_timeout: Duration::from_secs(5),
             adopt_session: false,
+            resend_at_least_once: false,
         }
     }
 }
@@ -57,6 +63,13 @@ impl SessionOptions {
     #[must_use]
     pub fn with_adopt_session(mut self, adopt_session: bool) -> Self {
         self.adopt_session = adopt_session;
+        self
+    }
+
+    /// With this [`resend_at_least_once`](Self::resend_at_least_once).
+    #[must_use]
+    pub fn with_resend_at_least_once(mut self, resend_at_least_once: bool) -> Self {
+        self.resend_at_least_once = resend_at_least_once;
         self
     }
 }

@@ -356,8 +356,15 @@ impl<T> Sending<T> {
         lost
     }
 
-    /// The server has the session: what is open is to be sent again, in order, but for what this
-    /// server does not take.
+    /// The session is gone, and its QoS 1 publishes are to be sent in the next.
+    pub(super) fn keep_at_least_once(&mut self) -> Vec<T> {
+        self.on_wire = 0;
+        self.resend.clear();
+        self.give_up(|awaiting| !matches!(awaiting, Awaiting::PubAck { .. }))
+    }
+
+    /// The server has the session, or begins one with what was kept: what is open is to be sent again,
+    /// in order, but for what this server does not take.
     pub(super) fn resume(&mut self, is_allowed: impl Fn(&Message) -> bool) -> Vec<T> {
         let lost = self.give_up(|awaiting| match awaiting {
             Awaiting::PubAck { message, .. } | Awaiting::PubRec { message, .. } => {

@@ -42,8 +42,9 @@ impl<T> Session<T> {
             match exchange {
                 Awaiting::PubAck { message, .. } | Awaiting::PubRec { message, .. } => {
                     // `connected` has taken out those that the server's limits forbid.
+                    let dup = self.resends_as_duplicates;
                     self.outbound
-                        .publish(message, Some(packet_id), true, self.version, max)
+                        .publish(message, Some(packet_id), dup, self.version, max)
                         .unwrap_or_default();
                 }
                 Awaiting::PubComp { .. } => {
