@@ -233,3 +233,88 @@ fn repeats_without_end_end_the_connection() {
     let error = pair.give_wrong(repeat(ExactlyOnce, 1, "1"));
     assert_eq!(error, ProtocolError::ReceiveMaximumExceeded { max: 3 });
 }
+
+/// Not processed: the server sends it again after the next connect, and it is new then.
+#[test]
+fn a_message_given_back_comes_again_on_the_next_connection() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        both(|version| {
+            let mut pair = Pair::connected(version);
+            let one = pair.deliver(publish(qos, 1, "1"));
+            let two = pair.deliver(publish(AtLeastOnce, 2, "2"));
+            assert!(pair.session.give_back(one));
+            assert!(!pair.session.is_open(one));
+            assert!(!pair.session.acknowledge(one, ReasonCode::SUCCESS));
+            assert!(!pair.session.give_back(one));
+            assert!(pair.session.acknowledge(two, ReasonCode::SUCCESS));
+            assert_eq!(pair.sent(), [], "acknowledgements leave in order");
+            assert_eq!(pair.session.unacknowledged(), 2);
+            if qos == ExactlyOnce {
+                // [MQTT5-4.4.0-1] A repeat on the same connection changes nothing.
+                assert_eq!(pair.give(repeat(qos, 1, "1")), None);
+            }
+            pair.resume();
+            assert_eq!(pair.session.unacknowledged(), 0);
+            let again = pair.deliver(repeat(qos, 1, "1"));
+            assert!(!pair.session.acknowledge(one, ReasonCode::SUCCESS));
+            assert_eq!(pair.sent(), []);
+            assert!(pair.session.acknowledge(again, ReasonCode::SUCCESS));
+            let expected = match qos {
+                ExactlyOnce => pubrec(1),
+                AtMostOnce | AtLeastOnce => puback(1),
+            };
+            assert_eq!(pair.sent(), [expected]);
+        });
+    }
+}
+
+#[test]
+fn a_message_given_back_after_its_connection_was_lost_is_new_at_once() {
+    for repeated in [false, true] {
+        let mut pair = taking(1);
+        let old = pair.deliver(publish(ExactlyOnce, 1, "1"));
+        resume_taking(&mut pair, 1);
+        if repeated {
+            assert_eq!(pair.give(repeat(ExactlyOnce, 1, "1")), None);
+        }
+        assert!(pair.session.is_open(old));
+        assert!(pair.session.give_back(old));
+        if repeated {
+            resume_taking(&mut pair, 1);
+        }
+        let new = pair.deliver(repeat(ExactlyOnce, 1, "1"));
+        assert!(!pair.session.acknowledge(old, ReasonCode::SUCCESS));
+        assert!(!pair.session.give_back(old));
+        assert!(pair.session.acknowledge(new, ReasonCode::SUCCESS));
+        assert_eq!(pair.sent(), [pubrec(1)]);
+    }
+}
+
+/// At QoS 1 what was not written is lost with the connection; at QoS 2 it is said when asked again.
+#[test]
+fn an_acknowledgement_says_whether_it_counts() {
+    for is_cut in [false, true] {
+        both(|version| {
+            let mut pair = Pair::connected(version);
+            let one = pair.deliver(publish(AtLeastOnce, 1, "1"));
+            let two = pair.deliver(publish(ExactlyOnce, 2, "2"));
+            // Nothing is written behind this.
+            pair.session.abort(ReasonCode::UNSPECIFIED_ERROR);
+            if is_cut {
+                pair.cut();
+            }
+            assert!(!pair.session.acknowledge(one, ReasonCode::SUCCESS));
+            assert!(pair.session.acknowledge(two, ReasonCode::SUCCESS));
+            assert!(!pair.session.acknowledge(two, ReasonCode::SUCCESS));
+        });
+        let mut pair = Pair::connected_with(V5, |connect| {
+            connect.properties.session_expiry_interval = None;
+        });
+        let two = pair.deliver(publish(ExactlyOnce, 2, "2"));
+        pair.session.abort(ReasonCode::UNSPECIFIED_ERROR);
+        if is_cut {
+            pair.cut();
+        }
+        assert!(!pair.session.acknowledge(two, ReasonCode::SUCCESS));
+    }
+}

@@ -5,6 +5,7 @@
 //! QoS 2   PUBLISH -> Held           -- taken, its turn -> PUBREC, Released -- PUBREL -> PUBCOMP, forgotten
 //!                     |                                             +-- PUBLISH again -> PUBREC again
 //!                     +-- refused, its turn -> PUBREC 0x80+, forgotten
+//! either  given back -- never acknowledged on this connection, forgotten with it
 //! ```
 //!
 //! Acknowledgements wait for their turn: they leave in the order in which the messages came
@@ -24,13 +25,19 @@ use crate::{
     packet::{Ack, Connect, PacketType, Publish},
 };
 
-/// Names a received QoS 1 or 2 message until it is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Names a received QoS 1 or 2 message until it is acknowledged. In the order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AckId {
-    packet_id: PacketId,
-    qos: QoS,
     /// Which arrival, counted over the life of the session.
     arrival: u64,
+    packet_id: PacketId,
+    qos: QoS,
+}
+
+impl AckId {
+    pub(super) fn qos(self) -> QoS {
+        self.qos
+    }
 }
 
 /// What a PUBLISH brings.
@@ -47,7 +54,25 @@ pub(super) enum Arrival {
 struct Owed {
     packet_id: PacketId,
     qos: QoS,
-    ready: Option<ReasonCode>,
+    verdict: Verdict,
+}
+
+/// What the application says of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Open,
+    Taken(ReasonCode),
+    /// It has not been processed: the server is to send it again after the next connect.
+    GivenBack,
+}
+
+/// Where a message that the application has is to be acknowledged.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// At this index of those owed on this connection.
+    Line(usize),
+    /// When it comes again.
+    Later,
 }
 
 /// A QoS 2 packet identifier between PUBLISH and PUBREL.
@@ -153,21 +178,21 @@ impl Receiving {
             if !state.counts() {
                 self.open_exactly_once += 1;
             }
-            let ready = match state {
+            let verdict = match state {
                 ExactlyOnce::Released { here } => {
                     *here = true;
-                    Some(ReasonCode::SUCCESS)
+                    Verdict::Taken(ReasonCode::SUCCESS)
                 }
                 ExactlyOnce::Held { owed: Some(_), .. } => return Ok(Arrival::Repeat),
                 ExactlyOnce::Held { owed, taken, .. } => {
                     *owed = Some(arrival);
-                    *taken
+                    taken.map_or(Verdict::Open, Verdict::Taken)
                 }
             };
             self.owe(Owed {
                 packet_id,
                 qos,
-                ready,
+                verdict,
             })?;
             return Ok(Arrival::Repeat);
         }
@@ -179,7 +204,7 @@ impl Receiving {
         self.owe(Owed {
             packet_id,
             qos,
-            ready: None,
+            verdict: Verdict::Open,
         })?;
         match qos {
             QoS::ExactlyOnce => {
@@ -200,38 +225,84 @@ impl Receiving {
         })))
     }
 
-    /// The application has taken a message.
-    pub(super) fn acknowledge(&mut self, ack: AckId, reason_code: ReasonCode) {
+    /// The application has taken a message. Says whether it still was to be acknowledged.
+    pub(super) fn acknowledge(&mut self, ack: AckId, reason_code: ReasonCode) -> bool {
+        let Some(place) = self.place(ack) else {
+            return false;
+        };
+        if ack.qos == QoS::ExactlyOnce
+            && let Some(ExactlyOnce::Held { taken, .. }) = self.exactly_once.get_mut(&ack.packet_id)
+        {
+            *taken = Some(reason_code);
+        }
+        match place {
+            Place::Line(index) => self.settle(index, Verdict::Taken(reason_code)),
+            Place::Later => self.open_exactly_once -= 1,
+        }
+        true
+    }
+
+    /// The application has not processed a message and does not have it any more. Says whether it
+    /// still was to be acknowledged.
+    pub(super) fn give_back(&mut self, ack: AckId) -> bool {
+        match self.place(ack) {
+            Some(Place::Line(index)) => self.settle(index, Verdict::GivenBack),
+            Some(Place::Later) => {
+                // Its next PUBLISH brings a new message.
+                self.exactly_once.remove(&ack.packet_id);
+                self.open_exactly_once -= 1;
+            }
+            None => return false,
+        }
+        true
+    }
+
+    /// Whether the application has the message and has said nothing of it.
+    pub(super) fn is_open(&self, ack: AckId) -> bool {
+        self.place(ack).is_some()
+    }
+
+    /// Where it is to be acknowledged, if that is still to be.
+    fn place(&self, ack: AckId) -> Option<Place> {
         let place = match ack.qos {
-            QoS::AtMostOnce => None,
-            QoS::AtLeastOnce => Some(ack.arrival),
-            QoS::ExactlyOnce => match self.exactly_once.get_mut(&ack.packet_id) {
+            QoS::AtMostOnce => return None,
+            QoS::AtLeastOnce => ack.arrival,
+            QoS::ExactlyOnce => match self.exactly_once.get(&ack.packet_id) {
                 Some(ExactlyOnce::Held {
                     arrival,
                     owed,
-                    taken,
-                }) if *arrival == ack.arrival => {
-                    if taken.is_none() && owed.is_none() {
-                        self.open_exactly_once -= 1;
-                    }
-                    *taken = Some(reason_code);
-                    *owed
+                    taken: None,
+                }) if *arrival == ack.arrival => match owed {
+                    Some(place) => *place,
+                    None => return Some(Place::Later),
+                },
+                Some(ExactlyOnce::Held { .. } | ExactlyOnce::Released { .. }) | None => {
+                    return None;
                 }
-                _ => None,
             },
         };
-        let index = place
-            .and_then(|place| place.checked_sub(self.first))
-            .and_then(|at| usize::try_from(at).ok());
-        if let Some(owed) = index.and_then(|index| self.owed.get_mut(index)) {
-            owed.ready = Some(reason_code);
+        let index = usize::try_from(place.checked_sub(self.first)?).ok()?;
+        let is_open = self.owed.get(index)?.verdict == Verdict::Open;
+        is_open.then_some(Place::Line(index))
+    }
+
+    fn settle(&mut self, index: usize, verdict: Verdict) {
+        if let Some(owed) = self.owed.get_mut(index) {
+            owed.verdict = verdict;
         }
+    }
+
+    /// How many messages and repeats of this connection wait for their acknowledgement.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.owed.len()
     }
 
     /// The next PUBACK or PUBREC, if it is its turn.
     pub(super) fn next_ack(&mut self) -> Option<(PacketType, Ack)> {
         loop {
-            let ready = self.owed.front()?.ready?;
+            let Verdict::Taken(ready) = self.owed.front()?.verdict else {
+                return None;
+            };
             let Owed { packet_id, qos, .. } = self.owed.pop_front()?;
             let place = self.first;
             self.first += 1;
@@ -277,7 +348,12 @@ impl Receiving {
     /// What is owed on a connection ends with it; the server sends the messages again.
     pub(super) fn connection_lost(&mut self) {
         self.first = self.next_arrival();
-        self.owed = VecDeque::new();
+        for owed in std::mem::take(&mut self.owed) {
+            if owed.verdict == Verdict::GivenBack && owed.qos == QoS::ExactlyOnce {
+                // When it comes again it is a new message.
+                self.exactly_once.remove(&owed.packet_id);
+            }
+        }
         self.aliases = Vec::new();
         for state in self.exactly_once.values_mut() {
             match state {

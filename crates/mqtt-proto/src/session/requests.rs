@@ -158,14 +158,46 @@ impl<T> Session<T> {
     ///
     /// Acknowledgements leave in the order in which the messages came, whatever the order of these
     /// calls `[MQTT5-4.6.0-2]` `[MQTT3-4.6.0-2]`. Nothing happens if the message came on an earlier
-    /// connection and is to be sent again.
-    pub fn acknowledge(&mut self, ack: AckId, reason_code: ReasonCode) {
+    /// connection and is to be sent again, or was acknowledged or given back already.
+    ///
+    /// Says whether it counts: the acknowledgement leaves in its turn, on this connection or, at QoS 2,
+    /// on the next.
+    pub fn acknowledge(&mut self, ack: AckId, reason_code: ReasonCode) -> bool {
         let reason_code = match self.version {
             // Its acknowledgements have no codes, so they always say that it was taken.
             Version::V3 => ReasonCode::SUCCESS,
             Version::V5 => receiving::from_client(reason_code),
         };
-        self.receiving.acknowledge(ack, reason_code);
+        let counts = self.is_answered(ack) && self.receiving.acknowledge(ack, reason_code);
         self.flush_acks();
+        counts
+    }
+
+    /// The application has not processed a message and does not have it any more: it is not
+    /// acknowledged on this connection, and if the server sends it again on a later one it is new,
+    /// at QoS 2 as well.
+    ///
+    /// Acknowledgements of later messages wait behind it, since they leave in order, and the server
+    /// stops sending when they reach the receive maximum. Says whether it counts, as
+    /// [`acknowledge`](Self::acknowledge) does.
+    pub fn give_back(&mut self, ack: AckId) -> bool {
+        self.is_answered(ack) && self.receiving.give_back(ack)
+    }
+
+    /// Whether an acknowledgement of this message would count.
+    pub fn is_open(&self, ack: AckId) -> bool {
+        self.is_answered(ack) && self.receiving.is_open(ack)
+    }
+
+    /// Whether a message that came by now can still be answered, on this connection or the next.
+    fn is_answered(&self, ack: AckId) -> bool {
+        self.phase == Phase::Connected
+            || (ack.qos() == QoS::ExactlyOnce && self.outlives_connection())
+    }
+
+    /// How many QoS 1 and 2 messages of this connection wait for their acknowledgement, repeats among
+    /// them.
+    pub fn unacknowledged(&self) -> usize {
+        self.receiving.unacknowledged()
     }
 }
