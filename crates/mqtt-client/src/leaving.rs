@@ -108,7 +108,7 @@ impl State {
         let in_flight = self.core.in_flight();
         (in_flight > 0 || !unsent.is_empty()).then(|| NotQuiet {
             in_flight,
-            unacknowledged: self.core.unacknowledged(),
+            unacknowledged: self.core.unacknowledged_publishes(),
             unsent,
             quiesce,
         })

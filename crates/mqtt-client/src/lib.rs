@@ -36,12 +36,14 @@
 //! | a subscription | stays | asked for again; refused, its stream ends and says [why](Subscription::refused) |
 //! | a subscribe or unsubscribe without an answer | asked again | the same |
 //! | a QoS 1 message that was not read | comes again | stays to be read |
+//! | a message that is not [acknowledged](Ack) yet | QoS 1 comes again, QoS 2 is not handed out again | its `Ack` is stale |
 //!
 //! The server keeps a session if [`SessionConfig::session_expiry`] asks for it, which it does not by default
 //! (in 3.1.1, without [`clean_start`](SessionConfig::clean_start)). Otherwise it ends with each connection.
 //!
 //! Sessions come from a [`Pool`](mqtt_pool::Pool) with [`PooledSessions`].
 
+mod acknowledge;
 mod buffers;
 mod config;
 mod connector;
@@ -50,6 +52,7 @@ mod error;
 mod leaving;
 mod life;
 mod line;
+mod manual;
 mod outbox;
 mod pooled;
 mod publish;
@@ -63,12 +66,14 @@ mod standing;
 mod subscribe;
 mod subscription;
 
+pub use acknowledge::{Ack, Received, Stale};
 pub use config::{LostPublishes, SessionConfig};
 pub use connector::{ConnectFuture, Dial, SessionConnector};
 pub use error::{
     ConnectCause, ConnectError, ConnectionLost, Delivery, LostCause, NotQuiet, Operation,
     PublishError, SubscribeError,
 };
+pub use manual::ManualSubscription;
 pub use outbox::{OutboxConfig, OutboxStatus, Overflow};
 pub use pooled::PooledSessions;
 pub use publish::{Admitted, Publish, PublishFuture, Published, Publisher};

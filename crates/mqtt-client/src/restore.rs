@@ -93,11 +93,10 @@ impl State {
             self.unsubscribe_again(key, filters, session_present, wakers);
         }
         let mut due = VecDeque::new();
-        let mut forgotten = Vec::new();
         for (key, queue) in &mut self.subscriptions {
             if session_present {
                 // What was not acknowledged comes again.
-                queue.forget_at_least_once(&mut forgotten);
+                queue.forget_closed(&self.core);
             } else {
                 queue.drop_excess();
                 queue.is_granted = false;
@@ -106,11 +105,7 @@ impl State {
                 due.push_back(key);
             }
         }
-        if session_present {
-            self.forget_shared_acks(&forgotten);
-        } else {
-            self.shared_acks = None;
-        }
+        self.forget_closed();
         if !due.is_empty() {
             self.restore.get_or_insert_default().due = due;
         }

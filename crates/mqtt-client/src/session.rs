@@ -105,6 +105,15 @@ impl Session {
         self.handle.shared.lock().outbox_status()
     }
 
+    /// How many messages of the present connection were not processed: their [`Ack`](crate::Ack)s were
+    /// dropped, or the [`ManualSubscription`](crate::ManualSubscription) that had them. Nothing that came
+    /// after the first of them is acknowledged on this connection. Looks at all messages that wait for
+    /// their acknowledgement, of which there are at most
+    /// [`receive_maximum`](crate::SessionConfig::receive_maximum).
+    pub fn unprocessed(&self) -> usize {
+        self.handle.shared.lock().core.given_back()
+    }
+
     /// Whether it is over: its connection has ended, and there will be no other. Takes no lock.
     pub fn is_closed(&self) -> bool {
         self.handle.shared.has_ended()
@@ -115,11 +124,13 @@ impl Session {
         self.handle.shared.in_flight()
     }
 
-    /// Whether nothing is left of what was asked so far: no subscription, and no publish that the
-    /// server has not acknowledged.
+    /// Whether nothing is left of what was asked so far: no subscription, and nothing that either side
+    /// has not acknowledged.
     pub(crate) fn is_clean(&self) -> bool {
         let state = self.handle.shared.lock();
-        state.subscriptions.is_empty() && state.open_publishes() == 0
+        state.subscriptions.is_empty()
+            && state.open_publishes() == 0
+            && state.core.unacknowledged() == 0
     }
 
     /// Whether it is over though nobody on this side wanted it to be.

@@ -7,7 +7,6 @@
 //! take the lock itself.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -26,6 +25,7 @@ use slab::Slab;
 use tokio::sync::{Notify, watch};
 
 use crate::{
+    acknowledge::Ledger,
     buffers,
     error::{ConnectionLost, LostCause},
     line::Line,
@@ -76,12 +76,8 @@ pub(crate) struct State {
     /// Publishers in `poll_ready`. Boxed, as most programs call the methods instead.
     pub(crate) ready: Option<Box<Slab<Option<Waker>>>>,
     pub(crate) subscriptions: Slab<Queue>,
-    /// Acknowledgements that several subscriptions owe, and how many still do. Boxed, as few are.
-    #[expect(
-        clippy::box_collection,
-        reason = "idle sessions are many, and the map's head is 48 bytes"
-    )]
-    pub(crate) shared_acks: Option<Box<HashMap<AckId, usize>>>,
+    /// What is out of the ordinary about acknowledgements. Boxed, as little is.
+    pub(crate) ledger: Option<Box<Ledger>>,
     /// The driver's waker while it sleeps.
     pub(crate) driver: Option<Waker>,
     /// Messages that no subscription wants, since the driver last said so.
@@ -170,7 +166,7 @@ impl Shared {
                 subscribes: Line::default(),
                 ready: None,
                 subscriptions: Slab::new(),
-                shared_acks: None,
+                ledger: None,
                 driver: None,
                 unwanted: 0,
                 pressing: 0,
@@ -447,8 +443,7 @@ impl State {
         };
         if takers > 1 {
             if let Some(ack) = ack {
-                let shared_acks = self.shared_acks.get_or_insert_default();
-                shared_acks.insert(ack, takers);
+                self.share(ack, takers);
             }
             for (key, queue) in &mut self.subscriptions {
                 if key != last && queue.wants(&message) {
@@ -467,35 +462,6 @@ impl State {
         for (_, queue) in &mut self.subscriptions {
             queue.lag();
         }
-    }
-
-    /// These are not to be acknowledged: their messages come again.
-    pub(crate) fn forget_shared_acks(&mut self, forgotten: &[AckId]) {
-        if let Some(shared_acks) = &mut self.shared_acks {
-            for ack in forgotten {
-                shared_acks.remove(ack);
-            }
-            if shared_acks.is_empty() {
-                self.shared_acks = None;
-            }
-        }
-    }
-
-    /// A subscription has handed a message to the application.
-    pub(crate) fn taken(&mut self, ack: AckId) {
-        if let Some(shared_acks) = &mut self.shared_acks
-            && let Some(owing) = shared_acks.get_mut(&ack)
-        {
-            *owing -= 1;
-            if *owing > 0 {
-                return;
-            }
-            shared_acks.remove(&ack);
-            if shared_acks.is_empty() {
-                self.shared_acks = None;
-            }
-        }
-        self.core.acknowledge(ack, ReasonCode::SUCCESS);
     }
 }
 

@@ -9,24 +9,29 @@ use std::{
 
 use futures_core::Stream;
 use mqtt_proto::{
-    AckId, Message, QoS, TopicFilter, UsageError,
+    AckId, Message, QoS, ReasonCode, TopicFilter, UsageError,
     packet::{SubscribeFilter, SubscribeProperties},
 };
 
 use crate::{
+    acknowledge::Verdict,
     error::SubscribeError,
-    shared::{Handle, Waiter},
+    manual::ManualSubscription,
+    shared::{Core, Handle, Shared, Waiter},
     subscribe::{Subscribe, Unsubscribing},
 };
 
 /// An empty queue keeps room for so many messages.
 const KEPT_CAPACITY: usize = 16;
 
+/// What an automatic stream says of messages.
+const TAKEN: Verdict = Verdict::Taken(ReasonCode::SUCCESS);
+
 /// A message on its way to the application, and what is owed for it.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    message: Message,
-    ack: Option<AckId>,
+    pub(crate) message: Message,
+    pub(crate) ack: Option<AckId>,
 }
 
 /// What a subscription's messages wait in, under the session's lock.
@@ -94,13 +99,13 @@ impl Queue {
         !self.is_granted && !is_asked && self.refused.is_none()
     }
 
-    /// Forgets unread QoS 1 messages, which the server sends again; says what they were owed.
-    pub(crate) fn forget_at_least_once(&mut self, forgotten: &mut Vec<AckId>) {
+    /// Forgets unread messages that are not to be acknowledged any more, since the server sends them
+    /// again: those of QoS 1, and those that another subscription gave back.
+    pub(crate) fn forget_closed(&mut self, core: &Core) {
         self.messages.retain(|delivery| {
-            let stays = delivery.message.qos != QoS::AtLeastOnce;
+            let stays = delivery.ack.is_none_or(|ack| core.is_open(ack));
             if !stays {
                 self.bytes = self.bytes.saturating_sub(size(&delivery.message));
-                forgotten.extend(delivery.ack);
             }
             stays
         });
@@ -199,7 +204,9 @@ fn size(message: &Message) -> usize {
 /// keep-alive; the acknowledgements of publishes and other streams wait for a reader of QoS 0 that
 /// falls behind, 50 ms at most each time.
 ///
-/// Dropping it unsubscribes without waiting, and acknowledges what was not read.
+/// Dropping it unsubscribes without waiting, and acknowledges what was not read, also where the server
+/// keeps the session: acknowledgements leave in order, and one that never came would hold up those of
+/// all other streams. Where that would lose too much, take [`into_manual`](Self::into_manual).
 #[derive(Debug)]
 pub struct Subscription {
     handle: Arc<Handle>,
@@ -216,6 +223,11 @@ impl Subscription {
             key: Some(key),
             batch: VecDeque::new(),
         }
+    }
+
+    /// Has each message acknowledged by hand, from the next one that is handed out.
+    pub fn into_manual(self) -> ManualSubscription {
+        ManualSubscription::new(self)
     }
 
     /// The next message; `None` when the session has ended, or the server refused the subscription
@@ -246,17 +258,37 @@ impl Subscription {
     /// Nothing is asked of the server while another stream of this session has the same filters.
     /// If the future is dropped the subscription is given up all the same.
     pub async fn unsubscribe(mut self) -> Result<(), SubscribeError> {
-        let answer = self.give_up(true)?;
+        let answer = self.give_up(true, TAKEN)?;
         Unsubscribing::new(self.handle.clone(), answer).await
     }
 
+    pub(crate) fn handle(&self) -> Arc<Handle> {
+        self.handle.clone()
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        let delivery = self.poll_delivery(cx, true);
+        delivery.map(|delivery| delivery.map(|delivery| delivery.message))
+    }
+
+    /// The next message. What is owed for it is acknowledged under the same hold of the lock, or is
+    /// left to the caller.
+    #[inline]
+    pub(crate) fn poll_delivery(
+        &mut self,
+        cx: &mut Context<'_>,
+        acknowledges: bool,
+    ) -> Poll<Option<Delivery>> {
         let free = self
             .batch
             .front()
-            .is_some_and(|delivery| delivery.ack.is_none());
+            .is_some_and(|delivery| !acknowledges || delivery.ack.is_none());
         if free && let Some(delivery) = self.batch.pop_front() {
-            return Poll::Ready(Some(delivery.message));
+            return Poll::Ready(Some(delivery));
         }
         let mut state = self.handle.shared.lock();
         let mut resume = None;
@@ -294,19 +326,23 @@ impl Subscription {
         let Some(delivery) = self.batch.pop_front() else {
             return Poll::Pending;
         };
-        if let Some(ack) = delivery.ack {
+        if acknowledges && let Some(ack) = delivery.ack {
             state.lend_buffer();
             state.taken(ack);
             resume = resume.or_else(|| state.wake_driver());
         }
         drop(state);
         resume.into_iter().for_each(Waker::wake);
-        Poll::Ready(Some(delivery.message))
+        Poll::Ready(Some(delivery))
     }
 
-    /// Removes the queue, settles what is in it, and unsubscribes from what nobody else here
+    /// Removes the queue, settles what was not read, and unsubscribes from what nobody else here
     /// subscribes to. Returns the waiter for the answer if one is wanted and due.
-    fn give_up(&mut self, wait: bool) -> Result<Option<usize>, SubscribeError> {
+    pub(crate) fn give_up(
+        &mut self,
+        wait: bool,
+        unread: Verdict,
+    ) -> Result<Option<usize>, SubscribeError> {
         let shared = &self.handle.shared;
         let mut state = shared.lock();
         let queue = self
@@ -326,14 +362,14 @@ impl Subscription {
         if queue.pace == Pace::Pressing {
             state.pressing = state.pressing.saturating_sub(1);
         }
-        let unread = self
+        let owed = self
             .batch
             .iter()
             .chain(&queue.messages)
             .filter_map(|delivery| delivery.ack);
         state.lend_buffer();
-        for ack in unread {
-            state.taken(ack);
+        for ack in owed {
+            state.settle(ack, unread);
         }
         let filters: Vec<_> = queue
             .filters
@@ -389,6 +425,6 @@ impl Stream for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         // Without an UNSUBSCRIBE the messages that still come are acknowledged and forgotten.
-        let _ = self.give_up(false);
+        let _ = self.give_up(false, TAKEN);
     }
 }

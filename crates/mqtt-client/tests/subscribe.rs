@@ -5,22 +5,11 @@ mod common;
 
 use std::{pin::pin, time::Duration};
 
-use common::{BOTH, config, now, open, settle};
+use common::{BOTH, config, now, open, settle, subscribed};
 use futures_util::StreamExt;
 use mqtt_client::{
-    QoS, ReasonCode, Session, SessionConnector, Subscribe, SubscribeError, Subscription, Version,
-    proto::packet::Packet,
+    QoS, ReasonCode, SessionConnector, Subscribe, SubscribeError, Version, proto::packet::Packet,
 };
-use mqtt_testkit::ScriptedServer;
-
-async fn subscribed(
-    session: &Session,
-    server: &mut ScriptedServer,
-    subscribe: Subscribe,
-) -> Subscription {
-    let (subscription, _) = tokio::join!(session.subscribe(subscribe), server.grant());
-    subscription.unwrap()
-}
 
 #[tokio::test(start_paused = true)]
 async fn messages_come_in_order_and_qos_1_is_acknowledged_when_handed_out() {

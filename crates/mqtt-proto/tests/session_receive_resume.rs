@@ -249,12 +249,14 @@ fn a_message_given_back_comes_again_on_the_next_connection() {
             assert!(pair.session.acknowledge(two, ReasonCode::SUCCESS));
             assert_eq!(pair.sent(), [], "acknowledgements leave in order");
             assert_eq!(pair.session.unacknowledged(), 2);
+            assert_eq!(pair.session.given_back(), 1);
             if qos == ExactlyOnce {
                 // [MQTT5-4.4.0-1] A repeat on the same connection changes nothing.
                 assert_eq!(pair.give(repeat(qos, 1, "1")), None);
             }
             pair.resume();
             assert_eq!(pair.session.unacknowledged(), 0);
+            assert_eq!(pair.session.given_back(), 0);
             let again = pair.deliver(repeat(qos, 1, "1"));
             assert!(!pair.session.acknowledge(one, ReasonCode::SUCCESS));
             assert_eq!(pair.sent(), []);

@@ -5,8 +5,8 @@
 use std::{error::Error, pin::pin, task::Poll, time::Duration};
 
 use mqtt_client::{
-    Endpoint, OutboxConfig, Publish, QoS, Session, SessionConfig, SessionConnector, Version,
-    proto::packet::ConnAck,
+    Endpoint, OutboxConfig, Publish, QoS, Session, SessionConfig, SessionConnector, Subscribe,
+    Subscription, Version, proto::packet::ConnAck,
 };
 use mqtt_testkit::{MemoryConnector, MemoryListener, ScriptedServer, memory};
 
@@ -55,6 +55,25 @@ pub(crate) async fn open_with(
         server
     });
     (session.unwrap(), server)
+}
+
+/// Accepts the next connection of a session: with the session, or without.
+pub(crate) async fn accept(listener: &mut MemoryListener, session_present: bool) -> ScriptedServer {
+    let mut server = listener.accept().await;
+    let mut connack = ConnAck::accepted();
+    connack.session_present = session_present;
+    let connect = server.accept_with(connack).await;
+    assert!(!connect.clean_start, "it goes on with its session");
+    server
+}
+
+pub(crate) async fn subscribed(
+    session: &Session,
+    server: &mut ScriptedServer,
+    subscribe: Subscribe,
+) -> Subscription {
+    let (subscription, _) = tokio::join!(session.subscribe(subscribe), server.grant());
+    subscription.unwrap()
 }
 
 pub(crate) fn publish(qos: QoS) -> Publish {

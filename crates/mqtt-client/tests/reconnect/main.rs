@@ -10,10 +10,10 @@ mod subscribing;
 
 use std::time::Duration;
 
+pub(crate) use common::accept;
 use common::{connector, endpoint};
 use mqtt_client::{
     ReconnectConfig, Session, SessionConfig, Subscribe, Subscription, Version, pool::Limit,
-    proto::packet::ConnAck,
 };
 use mqtt_testkit::{MemoryListener, ScriptedServer};
 
@@ -36,16 +36,6 @@ pub(crate) async fn open(config: SessionConfig) -> (Session, ScriptedServer, Mem
         server
     });
     (session.unwrap(), server, listener)
-}
-
-/// Accepts the next connection: with the session, or without.
-pub(crate) async fn accept(listener: &mut MemoryListener, session_present: bool) -> ScriptedServer {
-    let mut server = listener.accept().await;
-    let mut connack = ConnAck::accepted();
-    connack.session_present = session_present;
-    let connect = server.accept_with(connack).await;
-    assert!(!connect.clean_start, "it goes on with its session");
-    server
 }
 
 pub(crate) fn tasks() -> usize {

@@ -150,7 +150,7 @@ async fn everything_asked_is_answered_and_nothing_is_left() {
         for empty in [
             "waiters: {}",
             "subscriptions: {}",
-            "shared_acks: None",
+            "ledger: None",
             "restore: None",
         ] {
             assert!(shown.contains(empty), "round {round}: {empty}: {shown}");

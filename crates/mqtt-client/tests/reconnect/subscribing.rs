@@ -267,7 +267,7 @@ async fn messages_of_several_streams_leave_nothing_when_they_are_forgotten() {
         }
         settle().await;
         let shared = format!("{session:?}");
-        let shared = shared.split("shared_acks: ").nth(1).unwrap();
+        let shared = shared.split("ledger: ").nth(1).unwrap();
         let shared = shared.split("driver:").next().unwrap();
         // One for each loss of the session that the queues still hold would be fine.
         assert!(shared.matches("arrival").count() <= 1, "{shared}");

@@ -147,7 +147,7 @@ impl<T> Session<T> {
 
     /// The messages of QoS 1 and 2 publishes that the server has not acknowledged, in the order of
     /// sending.
-    pub fn unacknowledged(&self) -> Vec<Message> {
+    pub fn unacknowledged_publishes(&self) -> Vec<Message> {
         self.sending.messages()
     }
 

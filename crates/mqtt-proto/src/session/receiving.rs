@@ -292,6 +292,13 @@ impl Receiving {
         }
     }
 
+    pub(super) fn given_back(&self) -> usize {
+        let verdicts = self.owed.iter().map(|owed| owed.verdict);
+        verdicts
+            .filter(|verdict| *verdict == Verdict::GivenBack)
+            .count()
+    }
+
     /// How many messages and repeats of this connection wait for their acknowledgement.
     pub(super) fn unacknowledged(&self) -> usize {
         self.owed.len()

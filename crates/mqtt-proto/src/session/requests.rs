@@ -195,6 +195,11 @@ impl<T> Session<T> {
             || (ack.qos() == QoS::ExactlyOnce && self.outlives_connection())
     }
 
+    /// How many messages of this connection were given back. Looks at all that wait.
+    pub fn given_back(&self) -> usize {
+        self.receiving.given_back()
+    }
+
     /// How many QoS 1 and 2 messages of this connection wait for their acknowledgement, repeats among
     /// them.
     pub fn unacknowledged(&self) -> usize {
