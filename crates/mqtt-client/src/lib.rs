@@ -47,6 +47,7 @@ mod acknowledge;
 mod buffers;
 mod config;
 mod connector;
+mod discard;
 mod driver;
 mod error;
 mod leaving;
@@ -69,6 +70,7 @@ mod subscription;
 pub use acknowledge::{Ack, Received, Stale};
 pub use config::{LostPublishes, SessionConfig};
 pub use connector::{ConnectFuture, Dial, SessionConnector};
+pub use discard::Discard;
 pub use error::{
     ConnectCause, ConnectError, ConnectionLost, Delivery, LostCause, NotQuiet, Operation,
     PublishError, SubscribeError,

@@ -13,6 +13,7 @@ use mqtt_proto::{
 use tower_service::Service;
 
 use crate::{
+    discard::Discard,
     error::SubscribeError,
     line::Ticket,
     shared::{Answer, Handle, Waiter, reason, renew},
@@ -29,9 +30,9 @@ pub struct Subscribe {
     /// streams of one filter the same: a server keeps one subscription for a filter, and the
     /// identifier of the latest.
     pub properties: SubscribeProperties,
-    /// How many messages wait to be read before those of QoS 0 are dropped. Default 8,192: some ten
+    /// How many messages wait to be read before those of QoS 0 are [dropped](Self::discard). Default 8,192: some ten
     /// full reads of small messages, so that a reader that keeps up on average loses none of a
-    /// burst. The stream takes what waits in one go, so that up to twice as many can be held.
+    /// burst. By default the stream takes what waits in one go, so that up to twice as many can be held.
     ///
     /// QoS 1 and 2 are never dropped: [`SessionConfig::receive_maximum`] bounds them.
     ///
@@ -40,6 +41,9 @@ pub struct Subscribe {
     /// How many bytes of topics and payloads wait before the same. Default 8 MiB. A message larger
     /// than that waits alone.
     pub max_bytes: usize,
+    /// Which of those of QoS 0 are dropped. Default [`Discard::Newest`], the one that finds no room:
+    /// it costs least, and what is read has no gaps but at its end.
+    pub discard: Discard,
 }
 
 impl Subscribe {
@@ -54,6 +58,7 @@ impl Subscribe {
             properties: SubscribeProperties::default(),
             max_messages: 8_192,
             max_bytes: 8 * 1024 * 1024,
+            discard: Discard::default(),
         })
     }
 
@@ -84,6 +89,13 @@ impl Subscribe {
     #[must_use]
     pub fn with_max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes.max(1);
+        self
+    }
+
+    /// With these QoS 0 messages dropped when the reader falls behind.
+    #[must_use]
+    pub fn with_discard(mut self, discard: Discard) -> Self {
+        self.discard = discard;
         self
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    iter,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -15,13 +16,14 @@ use mqtt_proto::{
 
 use crate::{
     acknowledge::Verdict,
+    discard::Unread,
     error::SubscribeError,
     manual::ManualSubscription,
     shared::{Core, Handle, Shared, Waiter},
     subscribe::{Subscribe, Unsubscribing},
 };
 
-/// An empty queue keeps room for so many messages.
+/// A stream that waits keeps room for so many messages.
 const KEPT_CAPACITY: usize = 16;
 
 /// What an automatic stream says of messages.
@@ -51,7 +53,7 @@ pub(crate) struct Queue {
     pub(crate) refused: Option<SubscribeError>,
     pub(crate) max_messages: usize,
     pub(crate) max_bytes: usize,
-    messages: VecDeque<Delivery>,
+    messages: Unread,
     bytes: usize,
     dropped: u64,
     pace: Pace,
@@ -81,7 +83,7 @@ impl Queue {
             refused: None,
             max_messages: subscribe.max_messages,
             max_bytes: subscribe.max_bytes,
-            messages: VecDeque::new(),
+            messages: Unread::new(subscribe.discard),
             bytes: 0,
             dropped: 0,
             pace: Pace::KeepsUp,
@@ -116,7 +118,7 @@ impl Queue {
     /// that sessions lost again and again do not add up.
     pub(crate) fn drop_excess(&mut self) {
         let excess = self.messages.len().saturating_sub(self.max_messages);
-        for delivery in self.messages.drain(..excess) {
+        for delivery in iter::from_fn(|| self.messages.pop()).take(excess) {
             self.bytes = self.bytes.saturating_sub(size(&delivery.message));
             self.dropped += 1;
         }
@@ -140,36 +142,68 @@ impl Queue {
             .any(|filter| filter.filter.matches(&message.topic))
     }
 
-    /// Takes a message, or drops one of QoS 0 and counts it. Says whether the queue has begun to
+    /// Takes a message, or drops one of QoS 0, this or another, and counts it. Says whether the queue has begun to
     /// press: it is half full, and its reader has not run since it was woken.
     ///
     /// QoS 1 and 2 are always taken: the server sends no more than receive maximum of them.
     pub(crate) fn push(
         &mut self,
-        message: Message,
+        mut message: Message,
         ack: Option<AckId>,
         wakers: &mut Vec<Waker>,
     ) -> bool {
         let size = size(&message);
         let mut begins = false;
         if message.qos == QoS::AtMostOnce {
-            let full =
-                self.messages.len() >= self.max_messages || self.bytes + size > self.max_bytes;
-            if full && !self.messages.is_empty() {
-                self.dropped += 1;
+            if self.messages.replace(&mut message) {
+                self.bytes += size;
+                self.discarded(&message);
+                while self.bytes > self.max_bytes && self.messages.len() > 1 {
+                    self.discard_oldest();
+                }
                 return false;
             }
-            let half =
-                self.messages.len() >= self.max_messages / 2 || self.bytes >= self.max_bytes / 2;
-            if half && self.pace == Pace::KeepsUp {
+            while self.is_full_for(size) {
+                if !self.discard_oldest() {
+                    self.dropped += 1;
+                    return false;
+                }
+            }
+            if self.is_half_full() && self.pace == Pace::KeepsUp {
                 self.pace = Pace::Pressing;
                 begins = true;
             }
         }
         self.bytes += size;
-        self.messages.push_back(Delivery { message, ack });
+        self.messages.push(Delivery { message, ack });
         wakers.extend(self.waker.take());
         begins
+    }
+
+    /// Whether a QoS 0 message of this size has no room. One that is larger than all the room there
+    /// is waits alone.
+    fn is_full_for(&self, size: usize) -> bool {
+        let is_full =
+            self.messages.len() >= self.max_messages || self.bytes + size > self.max_bytes;
+        is_full && !self.messages.is_empty()
+    }
+
+    fn is_half_full(&self) -> bool {
+        self.messages.len() >= self.max_messages / 2 || self.bytes >= self.max_bytes / 2
+    }
+
+    /// Says whether there was one that may go.
+    fn discard_oldest(&mut self) -> bool {
+        let oldest = self.messages.pop_discarded();
+        oldest.is_some_and(|oldest| {
+            self.discarded(&oldest.message);
+            true
+        })
+    }
+
+    fn discarded(&mut self, message: &Message) {
+        self.bytes = self.bytes.saturating_sub(size(message));
+        self.dropped += 1;
     }
 
     /// The reader did not come in time.
@@ -179,10 +213,19 @@ impl Queue {
         }
     }
 
-    /// Everything that waits, for the reader. Says whether the queue has ceased to press.
+    /// What waits, for the reader. Says whether the queue has ceased to press: one that is taken from
+    /// piece by piece does when it is less than half full.
     fn take(&mut self, batch: &mut VecDeque<Delivery>) -> bool {
-        self.bytes = 0;
-        std::mem::swap(&mut self.messages, batch);
+        self.messages.take(batch);
+        if self.messages.is_empty() {
+            self.bytes = 0;
+        } else {
+            let taken = batch.iter().map(|delivery| size(&delivery.message));
+            self.bytes = self.bytes.saturating_sub(taken.sum());
+            if self.is_half_full() {
+                return false;
+            }
+        }
         std::mem::replace(&mut self.pace, Pace::KeepsUp) == Pace::Pressing
     }
 }
@@ -200,7 +243,8 @@ fn size(message: &Message) -> usize {
 ///
 /// A QoS 1 or 2 message is acknowledged when the stream hands it out. Until then it counts against
 /// the receive maximum, so a reader that stops holds the server back. A QoS 0 message that finds
-/// the queue full is dropped and counted in [`dropped`](Self::dropped). Neither holds up
+/// the queue full is dropped, or another for its sake, as [`Discard`](crate::Discard) says, and counted
+/// in [`dropped`](Self::dropped). Neither holds up
 /// keep-alive; the acknowledgements of publishes and other streams wait for a reader of QoS 0 that
 /// falls behind, 50 ms at most each time.
 ///
@@ -246,7 +290,8 @@ impl Subscription {
         queue.and_then(|queue| queue.refused.clone())
     }
 
-    /// How many QoS 0 messages were dropped because the queue was full.
+    /// How many QoS 0 messages were dropped because the queue was full, or for the sake of a later one
+    /// of their topic, as [`Discard`](crate::Discard) says.
     pub fn dropped(&self) -> u64 {
         let state = self.handle.shared.lock();
         let queue = self.key.and_then(|key| state.subscriptions.get(key));
@@ -303,9 +348,7 @@ impl Subscription {
                     return Poll::Ready(None);
                 }
                 // A burst's memory is not kept for the next one.
-                if queue.messages.capacity() > KEPT_CAPACITY {
-                    queue.messages = VecDeque::new();
-                }
+                queue.messages.shrink();
                 if self.batch.capacity() > KEPT_CAPACITY {
                     self.batch = VecDeque::new();
                 }
@@ -362,11 +405,8 @@ impl Subscription {
         if queue.pace == Pace::Pressing {
             state.pressing = state.pressing.saturating_sub(1);
         }
-        let owed = self
-            .batch
-            .iter()
-            .chain(&queue.messages)
-            .filter_map(|delivery| delivery.ack);
+        let owed = self.batch.iter().filter_map(|delivery| delivery.ack);
+        let owed = owed.chain(queue.messages.owed());
         state.lend_buffer();
         for ack in owed {
             state.settle(ack, unread);

@@ -343,6 +343,7 @@ async fn what_another_stream_has_dropped_cannot_be_accepted_any_more() {
     assert_eq!(automatic.recv().await.unwrap().payload, "x");
     server.expect_silence(SECOND).await;
     assert_eq!(session.unprocessed(), 1);
+    assert!(format!("{session:?}").contains("ledger: None"));
 }
 
 /// What several streams owe is forgotten with the connection, though it was handed out.
