@@ -406,6 +406,11 @@ impl<C: Connect> Pool<C> {
         self.handles.state.closed().await;
     }
 
+    /// Whether the pool is closed, by one of its handles or because its runtime is gone.
+    pub fn is_closed(&self) -> bool {
+        self.handles.state.is_closed()
+    }
+
     /// Closes the pool.
     ///
     /// From now on calls get [`AcquireError::Closed`], those that wait included. Idle members are
