@@ -237,7 +237,26 @@ impl PublishError {
             Self::Lost(_) => Delivery::Unknown,
         }
     }
+
+    /// Whether publishing it again may succeed with nothing changed on this side, given a session that
+    /// is open. Whether that may duplicate it, [`delivery`](Self::delivery) says.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Usage(_) => false,
+            Self::NotSent(lost) | Self::Lost(lost) => lost.is_transient(),
+            Self::Rejected { reason_code, .. } => REJECTED_FOR_NOW.contains(reason_code),
+        }
+    }
 }
+
+/// Of the codes that reject a message [MQTT5 3.4.2.1], those that another attempt may not get. The first
+/// two say nothing, so that hope is allowed.
+const REJECTED_FOR_NOW: [ReasonCode; 4] = [
+    ReasonCode::UNSPECIFIED_ERROR,
+    ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
+    ReasonCode::PACKET_IDENTIFIER_IN_USE,
+    ReasonCode::QUOTA_EXCEEDED,
+];
 
 /// A subscribe or unsubscribe did not succeed.
 #[derive(Clone, Debug, Error)]

@@ -41,7 +41,8 @@
 //! The server keeps a session if [`SessionConfig::session_expiry`] asks for it, which it does not by default
 //! (in 3.1.1, without [`clean_start`](SessionConfig::clean_start)). Otherwise it ends with each connection.
 //!
-//! Sessions come from a [`Pool`](mqtt_pool::Pool) with [`PooledSessions`].
+//! Sessions come from a [`Pool`](mqtt_pool::Pool) with [`PooledSessions`]; a [`SessionPool`] publishes over a
+//! few of them as over one.
 
 mod acknowledge;
 mod buffers;
@@ -59,9 +60,12 @@ mod pooled;
 mod publish;
 mod reconnect;
 mod restore;
+#[cfg(feature = "retry")]
+mod retry;
 #[cfg(feature = "_tls")]
 mod rotation;
 mod session;
+mod session_pool;
 mod shared;
 mod standing;
 mod subscribe;
@@ -80,9 +84,12 @@ pub use outbox::{OutboxConfig, OutboxStatus, Overflow};
 pub use pooled::PooledSessions;
 pub use publish::{Admitted, Publish, PublishFuture, Published, Publisher};
 pub use reconnect::{Cause, Interruption, Plan, ReconnectConfig, SessionState};
+#[cfg(feature = "retry")]
+pub use retry::{PublishFailure, PublishRetry, RetryConfig};
 #[cfg(feature = "_tls")]
 pub use rotation::follow_rotation;
 pub use session::Session;
+pub use session_pool::{KeyedPublisher, PoolPublishError, PoolPublishFuture, SessionPool};
 pub use subscribe::{Subscribe, SubscribeFuture, Subscriber};
 pub use subscription::Subscription;
 

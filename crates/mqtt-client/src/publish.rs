@@ -234,6 +234,13 @@ impl Service<Publish> for Publisher {
 #[must_use = "a publish does nothing until polled"]
 pub struct PublishFuture(Publishing<Arc<Handle>>);
 
+impl PublishFuture {
+    /// Whether the message is the session's by now: what is published after it stays behind it.
+    pub(crate) fn is_admitted(&self) -> bool {
+        !matches!(self.0.stage, Stage::Waiting { .. })
+    }
+}
+
 impl Future for PublishFuture {
     type Output = Result<Published, PublishError>;
 
