@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Mutex, Semaphore, SemaphorePermit},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until},
 };
 
@@ -18,7 +18,7 @@ use tokio::{
 pub struct DialBudget(Arc<Budget>);
 
 struct Budget {
-    at_once: Semaphore,
+    at_once: Arc<Semaphore>,
     /// The time from one dial to the next, and when the next may begin.
     pace: Option<(Duration, Mutex<Option<Instant>>)>,
 }
@@ -37,10 +37,10 @@ impl DialBudget {
 
     /// Waits for the turn of a dial, which lasts until the answer is dropped. `None`: it is not
     /// needed any more, and takes nothing from those that are.
-    pub(crate) async fn turn(&self, is_needed: impl Fn() -> bool) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn turn(&self, is_needed: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
         let Budget { at_once, pace } = &*self.0;
         // The semaphore is never closed.
-        let turn = at_once.acquire().await.ok()?;
+        let turn = at_once.clone().acquire_owned().await.ok()?;
         let Some((pace, next)) = pace else {
             return is_needed().then_some(turn);
         };
@@ -60,7 +60,7 @@ impl Budget {
     fn new(at_once: NonZeroU32, pace: Option<Duration>) -> Self {
         let at_once = usize::try_from(at_once.get()).unwrap_or(usize::MAX);
         Self {
-            at_once: Semaphore::new(at_once.min(Semaphore::MAX_PERMITS)),
+            at_once: Arc::new(Semaphore::new(at_once.min(Semaphore::MAX_PERMITS))),
             pace: pace.map(|pace| (pace, Mutex::new(None))),
         }
     }

@@ -77,7 +77,7 @@ impl BackoffConfig {
     }
 
     /// Checks the values as part of the configuration at `path`.
-    pub(super) fn check(&self, path: &str, errors: &mut ConfigErrors) {
+    pub(crate) fn check(&self, path: &str, errors: &mut ConfigErrors) {
         let name = |option: &str| format!("{path}.{option}");
         if self.base.is_zero() {
             errors.push(

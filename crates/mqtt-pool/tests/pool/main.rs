@@ -9,6 +9,7 @@ mod configuring;
 mod dialling;
 mod draining;
 mod endpoints;
+mod gating;
 mod idling;
 mod keeping;
 mod leaking;
