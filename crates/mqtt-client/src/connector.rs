@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use mqtt_pool::{ConfigErrors, DeathNotice};
+use mqtt_pool::{ConfigErrors, DeathNotice, DialGate, DialOutcome};
 use mqtt_proto::{Connected, DecodeError, Decoder, Event, ProtocolError, packet::Connect};
 use mqtt_transport::{Conn, ConnectDeadline, Connector, DeadlineHandle, Endpoint, WriteDeadline};
 use tokio::{
@@ -20,7 +20,7 @@ use tower_service::Service;
 use crate::{
     config::SessionConfig,
     driver::Driver,
-    error::{ConnectCause, ConnectError},
+    error::{ConnectCause, ConnectError, LostCause},
     life::Life,
     reconnect::{Cause, Interruption, Plan, Reconnect},
     session::Session,
@@ -48,6 +48,8 @@ pub(crate) struct Common<C> {
     reconnect: Option<Reconnect>,
     /// What dials for the connections after the first.
     template: Mutex<C>,
+    /// Which they all go through, if they are to.
+    gate: Option<DialGate>,
 }
 
 impl<C: Clone> Clone for SessionConnector<C> {
@@ -92,6 +94,7 @@ impl<C: Clone> SessionConnector<C> {
             }),
             reconnect: config.reconnect.clone().map(Reconnect::from),
             template: Mutex::new(connector.clone()),
+            gate: None,
             config,
         };
         Ok(Self {
@@ -120,12 +123,23 @@ impl<C: Clone> SessionConnector<C> {
     }
 
     fn with_reconnect(self, reconnect: Option<Reconnect>) -> Self {
+        let gate = self.common.gate.clone();
+        self.with_common(reconnect, gate)
+    }
+
+    pub(crate) fn with_gate(self, gate: Option<DialGate>) -> Self {
+        let reconnect = self.common.reconnect.clone();
+        self.with_common(reconnect, gate)
+    }
+
+    fn with_common(self, reconnect: Option<Reconnect>, gate: Option<DialGate>) -> Self {
         let common = Common {
             config: self.common.config.clone(),
             write_deadline: self.common.write_deadline.clone(),
             options: self.common.options.clone(),
             template: Mutex::new(self.connector.clone()),
             reconnect,
+            gate,
         };
         Self {
             common: Arc::new(common),
@@ -152,10 +166,10 @@ impl<C: Clone> SessionConnector<C> {
 
     /// The same for a pool, which replaces sessions that have lost their connection.
     pub(crate) fn for_pool(self) -> Self {
-        if self.common.reconnect.is_none() {
+        if self.common.reconnect.is_none() && self.common.gate.is_none() {
             return self;
         }
-        self.with_reconnect(None)
+        self.with_common(None, None)
     }
 }
 
@@ -163,6 +177,10 @@ impl<C> SessionConnector<C> {
     /// The options of the sessions it opens; the client identifier may be [another](Self::with_client_id).
     pub fn config(&self) -> &SessionConfig {
         &self.common.config
+    }
+
+    pub(crate) fn has_gate(&self) -> bool {
+        self.common.gate.is_some()
     }
 }
 
@@ -283,6 +301,8 @@ pub(crate) struct Opener<C> {
     /// How many attempts there were since the last stable period.
     attempt: u32,
     was_open: bool,
+    /// Whether the gate counts it as open.
+    is_open: bool,
 }
 
 impl<C: Dial> Opener<C> {
@@ -291,6 +311,7 @@ impl<C: Dial> Opener<C> {
             common,
             attempt: 0,
             was_open: false,
+            is_open: false,
         }
     }
 
@@ -328,6 +349,15 @@ impl<C: Dial> Opener<C> {
         plan
     }
 
+    /// The connection has ended so: the gate is told, if it counts it.
+    pub(crate) fn on_ended(&mut self, shared: &Shared, cause: &LostCause) {
+        if let (Some(gate), true) = (&self.common.gate, std::mem::take(&mut self.is_open)) {
+            let facts = shared.lock().facts.clone();
+            let began = facts.map_or_else(Instant::now, |facts| facts.conn.dialled);
+            gate.on_ended(began, crate::gate::has_failed(cause));
+        }
+    }
+
     pub(crate) fn attempts(&self) -> u32 {
         self.attempt
     }
@@ -351,7 +381,17 @@ impl<C: Dial> Opener<C> {
         connect: Connect,
         shared: &Arc<Shared>,
     ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectError> {
-        match self.establish(connector, connect, shared).await {
+        let turn = match &self.common.gate {
+            Some(gate) => Some(gate.enter().await),
+            None => None,
+        };
+        let established = self.establish(connector, connect, shared).await;
+        let outcome = crate::gate::outcome(established.as_ref().map(|_| ()));
+        if let (Some(turn), Some(outcome)) = (turn, outcome) {
+            self.is_open = outcome == DialOutcome::Accepted;
+            turn.end(outcome);
+        }
+        match established {
             Ok(driver) => {
                 if !self.was_open {
                     // Those of the opening have their own number.
@@ -414,6 +454,15 @@ impl<C: Dial> Opener<C> {
         };
         shared.on_connected(*connected, info);
         Ok(Driver::new(conn, shared.clone(), decoder, input))
+    }
+}
+
+/// The session is over, however that came.
+impl<C> Drop for Opener<C> {
+    fn drop(&mut self) {
+        if let (Some(gate), true) = (&self.common.gate, self.is_open) {
+            gate.on_ended(Instant::now(), false);
+        }
     }
 }
 

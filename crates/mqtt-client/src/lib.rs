@@ -51,6 +51,7 @@ mod connector;
 mod discard;
 mod driver;
 mod error;
+mod gate;
 mod leaving;
 mod life;
 mod line;

@@ -64,7 +64,10 @@ impl<C: Dial> Future for Life<C> {
                     let cause = ready!(Pin::new(&mut *driver).poll(cx));
                     let shared = driver.shared().clone();
                     tracing::info!(endpoint = %shared.endpoint, %cause, "connection ended");
-                    let opener = this.opener.take();
+                    let mut opener = this.opener.take();
+                    if let Some(opener) = &mut opener {
+                        opener.on_ended(&shared, &cause);
+                    }
                     let goes_on = |opener: &Opener<C>| opener.reopens() && !shared.is_departing();
                     let Some(opener) = opener.filter(goes_on) else {
                         shared.end(cause);

@@ -65,6 +65,8 @@ async fn a_server_that_is_away_is_probed_by_one_of_many() {
             loop {
                 let turn = gate.enter().await;
                 attempts.fetch_add(1, SeqCst);
+                // Time enough for others to follow, if they could.
+                sleep(Duration::from_millis(10)).await;
                 if Instant::now() >= is_back {
                     return turn.end(DialOutcome::Accepted);
                 }
@@ -77,7 +79,10 @@ async fn a_server_that_is_away_is_probed_by_one_of_many() {
     let tried = attempts.load(SeqCst);
     // Pauses of half a second to four, two and a quarter on average.
     assert!((10..60).contains(&tried), "{tried}");
-    for dial in timeout(SECOND * 10, join_all(dials)).await.expect("stuck") {
+    for dial in timeout(SECOND * 10, join_all(dials))
+        .await
+        .expect("nothing is stuck")
+    {
         dial.expect("no panic");
     }
     assert_eq!(gate.open(), 1_000);
@@ -112,8 +117,8 @@ async fn what_is_about_one_does_not_hold_up_the_others() {
 
 #[tokio::test(start_paused = true)]
 async fn who_gives_up_leaves_the_line_to_others() {
-    let gate = gate(1);
-    let holder = gate.enter().await;
+    let gate = gate(2);
+    let (holder, _holder) = (gate.enter().await, gate.enter().await);
     let mut first = Box::pin(gate.enter());
     let mut second = Box::pin(gate.enter());
     assert!(poll!(&mut first).is_pending());
