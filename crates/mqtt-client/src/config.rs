@@ -44,6 +44,9 @@ pub struct SessionConfig {
     /// one that exceeds a number set here is disconnected, so the default there is 65,535. Times
     /// `max_packet_size` it is the most that unread messages at QoS 1 and 2 can occupy.
     pub receive_maximum: Option<u16>,
+    /// Whether the server may give a basis for response topics `[MQTT5 3.1.2.11.6]`, which a
+    /// [`Requester`](crate::Requester) then uses. Default false, as in the specification.
+    pub request_response_information: bool,
     /// The largest packet taken, in bytes. Default 1 MiB: above what the public services allow,
     /// and small enough for thousands of sessions in a process.
     pub max_packet_size: u32,
@@ -108,6 +111,7 @@ impl SessionConfig {
             user_name: None,
             password: None,
             receive_maximum: None,
+            request_response_information: false,
             max_packet_size: 1024 * 1024,
             max_in_flight: 100,
             outbox: OutboxConfig::default(),
@@ -280,6 +284,9 @@ impl SessionConfig {
             Version::V5 => 1_024,
             Version::V3 => u16::MAX,
         });
+        if self.request_response_information {
+            connect.properties.request_response_information = Some(true);
+        }
         connect.properties.receive_maximum = NonZeroU16::new(receive_maximum);
         connect.properties.maximum_packet_size = NonZeroU32::new(self.max_packet_size);
         Ok(connect)
@@ -309,6 +316,7 @@ setters! {
     with_user_name user_name: Option<String>,
     with_password password: Option<Secret>,
     with_receive_maximum receive_maximum: Option<u16>,
+    with_request_response_information request_response_information: bool,
     with_max_packet_size max_packet_size: u32,
     with_max_in_flight max_in_flight: u16,
     with_outbox outbox: OutboxConfig,

@@ -214,7 +214,8 @@ pub enum PublishError {
     Lost(#[source] Arc<ConnectionLost>),
 }
 
-/// What is known of a message whose publish failed: what a retry policy needs.
+/// What is known of a message whose publish failed, or of a request without a reply: what a retry
+/// policy needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Delivery {
@@ -224,6 +225,8 @@ pub enum Delivery {
     Unknown,
     /// The server has refused it.
     Rejected,
+    /// The server has it. Told of requests that were not answered.
+    Acknowledged,
 }
 
 impl PublishError {
@@ -242,7 +245,9 @@ impl PublishError {
     /// is open. Whether that may duplicate it, [`delivery`](Self::delivery) says.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Usage(_) => false,
+            Self::Full => true,
+            // One that makes others give way would be made to by them.
+            Self::Usage(_) | Self::Displaced | Self::Expired => false,
             Self::NotSent(lost) | Self::Lost(lost) => lost.is_transient(),
             Self::Rejected { reason_code, .. } => REJECTED_FOR_NOW.contains(reason_code),
         }

@@ -60,6 +60,7 @@ mod outbox;
 mod pooled;
 mod publish;
 mod reconnect;
+mod request;
 mod restore;
 #[cfg(feature = "retry")]
 mod retry;
@@ -85,6 +86,9 @@ pub use outbox::{OutboxConfig, OutboxStatus, Overflow};
 pub use pooled::PooledSessions;
 pub use publish::{Admitted, Publish, PublishFuture, Published, Publisher};
 pub use reconnect::{Cause, Interruption, Plan, ReconnectConfig, SessionState};
+pub use request::{
+    Request, RequestError, RequestFuture, Requester, RequesterConfig, RequesterError,
+};
 #[cfg(feature = "retry")]
 pub use retry::{PublishFailure, PublishRetry, RetryConfig};
 #[cfg(feature = "_tls")]

@@ -19,6 +19,10 @@ pub(crate) struct Line {
 }
 
 impl Line {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Whether it is the turn of the holder of `ticket`, or of a newcomer without one.
     pub(crate) fn is_turn(&self, ticket: Option<Ticket>) -> bool {
         self.waiting.front().map(|(front, _)| *front) == ticket

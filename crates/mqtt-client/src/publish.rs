@@ -239,6 +239,16 @@ impl PublishFuture {
     pub(crate) fn is_admitted(&self) -> bool {
         !matches!(self.0.stage, Stage::Waiting { .. })
     }
+
+    /// Whether the message was sent and waits for its acknowledgement.
+    pub(crate) fn is_sent(&self) -> bool {
+        let Stage::Taken { key, place } = self.0.stage else {
+            return false;
+        };
+        let state = self.0.handle.shared.lock();
+        let is_queued = |place| state.is_queued(place, key);
+        !place.is_some_and(is_queued)
+    }
 }
 
 impl Future for PublishFuture {

@@ -188,7 +188,7 @@ impl PublishRetry {
         let is_safe = match (error.delivery(), qos) {
             (Delivery::NotSent | Delivery::Rejected, _) => true,
             (Delivery::Unknown, QoS::AtMostOnce | QoS::AtLeastOnce) => self.config.allow_duplicates,
-            (Delivery::Unknown, QoS::ExactlyOnce) => false,
+            (Delivery::Unknown, QoS::ExactlyOnce) | (Delivery::Acknowledged, _) => false,
         };
         is_safe && error.is_transient()
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mqtt_proto::{Version, packet::ConnAck};
+use mqtt_proto::{Utf8String, Version, packet::ConnAck};
 use mqtt_transport::{ConnInfo, Endpoint};
 use tokio::sync::watch;
 
@@ -93,6 +93,12 @@ impl Session {
     /// The version it speaks.
     pub fn version(&self) -> Version {
         self.handle.shared.lock().core.version()
+    }
+
+    /// Its client identifier, chosen by the configuration or by the server.
+    pub(crate) fn client_id(&self) -> Utf8String {
+        let state = self.handle.shared.lock();
+        state.core.client_id().cloned().unwrap_or_default()
     }
 
     /// How many QoS 1 and 2 publishes the server has not acknowledged.

@@ -241,11 +241,17 @@ impl Outbox {
 
     /// A message that is given up, if it is still the one of this waiter.
     pub(crate) fn withdraw(&mut self, place: Place, key: usize) -> Option<Queued> {
-        let found = [&self.window, &self.buffer]
-            .into_iter()
-            .find_map(|class| class.queued.get(place));
-        found.filter(|queued| queued.key == key)?;
-        self.remove(place)
+        if self.is_queued(place, key) {
+            self.remove(place)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn is_queued(&self, place: Place, key: usize) -> bool {
+        let mut classes = [&self.window, &self.buffer].into_iter();
+        let queued = classes.find_map(|class| class.queued.get(place));
+        queued.is_some_and(|queued| queued.key == key)
     }
 
     /// The same for one that has waited for too long.

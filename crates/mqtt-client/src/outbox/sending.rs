@@ -178,6 +178,12 @@ impl State {
         self.outbox.as_mut()?.leave(qos, place, turn)
     }
 
+    /// Whether the message of this waiter is in its place still.
+    pub(crate) fn is_queued(&self, place: Place, key: usize) -> bool {
+        let outbox = self.outbox.as_ref();
+        outbox.is_some_and(|outbox| outbox.is_queued(place, key))
+    }
+
     /// Takes a message back that was not sent, if it is still the one of this waiter.
     pub(crate) fn withdraw(&mut self, place: Place, key: usize) -> Option<Queued> {
         self.outbox.as_mut()?.withdraw(place, key)
