@@ -41,6 +41,9 @@
 //! The server keeps a session if [`SessionConfig::session_expiry`] asks for it, which it does not by default
 //! (in 3.1.1, without [`clean_start`](SessionConfig::clean_start)). Otherwise it ends with each connection.
 //!
+//! On both stand [`Requester`], which resolves each [`Request`] to its reply, and [`Session::respond`], which
+//! answers requests with a service.
+//!
 //! Sessions come from a [`Pool`](mqtt_pool::Pool) with [`PooledSessions`]; a [`SessionPool`] publishes over a
 //! few of them as over one.
 
@@ -61,6 +64,7 @@ mod pooled;
 mod publish;
 mod reconnect;
 mod request;
+mod respond;
 mod restore;
 #[cfg(feature = "retry")]
 mod retry;
@@ -88,6 +92,9 @@ pub use publish::{Admitted, Publish, PublishFuture, Published, Publisher};
 pub use reconnect::{Cause, Interruption, Plan, ReconnectConfig, SessionState};
 pub use request::{
     Request, RequestError, RequestFuture, Requester, RequesterConfig, RequesterError,
+};
+pub use respond::{
+    Reply, Responder, ResponderConfig, ResponderEnd, ResponderError, ResponderTotals, Unfinished,
 };
 #[cfg(feature = "retry")]
 pub use retry::{PublishFailure, PublishRetry, RetryConfig};

@@ -6,7 +6,9 @@ mod common;
 mod making;
 mod matching;
 mod reconnecting;
+mod responding;
 mod room;
+mod servers;
 
 use std::time::Duration;
 
