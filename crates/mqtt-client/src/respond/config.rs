@@ -28,6 +28,13 @@ pub struct ResponderConfig {
     /// Whether the service is called for messages without a response topic too, whose reply goes
     /// nowhere. Default false: they are counted and ignored.
     pub serve_without_response_topic: bool,
+    /// Whether requests at QoS 1 and 2 that were not answered when the responder ends come again, to
+    /// this session's next connection if the server keeps the session: those given up, and those
+    /// not begun. Default false: they are rejected, and their requesters' time runs out.
+    ///
+    /// Until that next connection the acknowledgements of all later messages of the session wait
+    /// behind them, see [`Ack`](crate::Ack): for sessions that leave with their responder.
+    pub gives_back: bool,
     error_reply: Option<ErrorReply>,
 }
 
@@ -37,6 +44,7 @@ impl Default for ResponderConfig {
             max_running: 64,
             response_filter: None,
             serve_without_response_topic: false,
+            gives_back: false,
             error_reply: None,
         }
     }
@@ -59,6 +67,7 @@ setters! {
     with_max_running max_running: usize,
     with_response_filter response_filter: Option<TopicFilter>,
     with_serve_without_response_topic serve_without_response_topic: bool,
+    with_gives_back gives_back: bool,
 }
 
 impl ResponderConfig {
@@ -99,6 +108,7 @@ impl fmt::Debug for ResponderConfig {
                 "serve_without_response_topic",
                 &self.serve_without_response_topic,
             )
+            .field("gives_back", &self.gives_back)
             .field("has_error_reply", &self.error_reply.is_some())
             .finish()
     }

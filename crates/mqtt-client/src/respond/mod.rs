@@ -6,10 +6,12 @@
 //!                  (at most `max_running` at a time)             to the response topic
 //! ```
 //!
-//! `responder` is the handle and the task behind it, `answering` what becomes of one request.
+//! `responder` is the handle and the task behind it, `requests` what it takes and owes, `answering` what
+//! becomes of one request.
 
 mod answering;
 mod config;
+mod requests;
 mod responder;
 
 use bytes::Bytes;

@@ -3,9 +3,8 @@
 //! The task takes a request only when the service is ready and a place is free, so that what is too
 //! much waits in the subscription, whose bounds hold the server back.
 
-use std::{error::Error, future::poll_fn, pin::Pin, sync::Arc, task::ready, time::Duration};
+use std::{error::Error, future::poll_fn, sync::Arc, task::ready, time::Duration};
 
-use futures_core::Stream;
 use mqtt_pool::ConfigErrors;
 use mqtt_proto::{Message, Version};
 use thiserror::Error;
@@ -22,10 +21,10 @@ use crate::{
     respond::{
         Reply, ResponderConfig, ResponderTotals,
         answering::{Answering, Counts},
+        requests::{Owed, Requests},
     },
     session::Session,
     subscribe::Subscribe,
-    subscription::Subscription,
 };
 
 /// A responder could not be made.
@@ -89,9 +88,10 @@ impl Session {
     /// tower on the service say how long one may take. Several responders share the work by a filter
     /// of the form `$share/name/filter`.
     ///
-    /// A request at QoS 1 or 2 is acknowledged when it is taken from the subscription, when the service
-    /// is ready for it: one that is being worked on when the process dies is not answered, and its
-    /// requester's time runs out.
+    /// A request at QoS 1 or 2 is acknowledged when its reply was published, or there is to be none. One
+    /// that is being worked on when the process or the connection dies comes again, if the server keeps
+    /// the session: the service may be called twice for it. Until then it counts against the
+    /// receive maximum, and acknowledgements leave in order.
     ///
     /// If the future is dropped the subscription is given up.
     pub async fn respond<S, R>(
@@ -119,6 +119,7 @@ impl Session {
         });
         let requests = self.subscribe(subscribe).await;
         let requests = requests.map_err(ResponderError::Subscribe)?;
+        let requests = Requests::new(requests, answering.config.gives_back);
         let (stop, stopped) = oneshot::channel();
         let (ended, end) = watch::channel(None);
         let serving = Serving {
@@ -156,7 +157,8 @@ impl Responder {
 
     /// Unsubscribes, lets the requests that run finish for `timeout` at most, and gives up the others.
     ///
-    /// Messages that were received and not begun are dropped. Dropping the future gives up what runs.
+    /// What becomes of these, and of requests that were not begun, is said by
+    /// [`ResponderConfig::gives_back`]. Dropping the future gives up what runs.
     pub async fn shutdown(mut self, timeout: Duration) -> Result<(), Unfinished> {
         if let Some(stop) = self.stop.take() {
             // One that has ended needs not be told.
@@ -203,7 +205,7 @@ where
     /// were given up.
     async fn run(
         mut self,
-        mut requests: Subscription,
+        mut requests: Requests,
         mut stopped: oneshot::Receiver<Instant>,
     ) -> (ResponderEnd, usize) {
         let max_running = self.answering.config.max_running;
@@ -218,7 +220,7 @@ where
                 Some(ended) = self.running.join_next() => self.note(ended),
                 next = next(&mut self.service, &mut requests), if self.running.len() < max_running => {
                     match next {
-                        Ok(Some(request)) => self.begin(request),
+                        Ok(Some((request, owed))) => self.begin(request, owed),
                         Ok(None) => break end_of(&self.session, &requests).await,
                         Err(error) => break ResponderEnd::ServiceFailed(error.into().into()),
                     }
@@ -238,14 +240,16 @@ where
         (end, self.running.len())
     }
 
-    fn begin(&mut self, request: Message) {
+    fn begin(&mut self, request: Message, owed: Owed) {
         let Some(address) = self.answering.address(&request) else {
-            return;
+            return owed.accept();
         };
         let word = self.service.call(request);
         let answering = self.answering.clone();
-        self.running
-            .spawn(async move { answering.answer(word, address).await });
+        self.running.spawn(async move {
+            answering.answer(word, address).await;
+            owed.accept();
+        });
     }
 
     fn note(&self, ended: Result<(), JoinError>) {
@@ -256,7 +260,7 @@ where
     }
 }
 
-async fn end_of(session: &Session, requests: &Subscription) -> ResponderEnd {
+async fn end_of(session: &Session, requests: &Requests) -> ResponderEnd {
     match requests.refused() {
         Some(refused) => ResponderEnd::Refused(refused),
         None => ResponderEnd::SessionOver(session.closed().await),
@@ -271,11 +275,11 @@ fn until(stop: Result<Instant, oneshot::error::RecvError>) -> Instant {
 /// The next request, taken when the service is ready for it.
 async fn next<S: Service<Message>>(
     service: &mut S,
-    requests: &mut Subscription,
-) -> Result<Option<Message>, S::Error> {
+    requests: &mut Requests,
+) -> Result<Option<(Message, Owed)>, S::Error> {
     poll_fn(|cx| {
         ready!(service.poll_ready(cx))?;
-        Pin::new(&mut *requests).poll_next(cx).map(Ok)
+        requests.poll_next(cx).map(Ok)
     })
     .await
 }

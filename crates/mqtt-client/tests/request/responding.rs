@@ -225,12 +225,15 @@ async fn what_is_too_much_waits_in_the_subscription() {
         for id in 1..=5 {
             ask(&mut server, "replies/7", QoS::AtLeastOnce, id).await;
         }
-        // Two are taken, and acknowledged with that.
-        server.expect_puback(1).await;
-        server.expect_puback(2).await;
+        // Two are taken, and none is acknowledged.
         server.expect_silence(SECOND).await;
-        gate.add_permits(5);
-        for _ in 1..=5 {
+        assert_eq!(gate.available_permits(), 0);
+        gate.add_permits(1);
+        assert_eq!(answered(&mut server).await.message.payload, "1");
+        server.expect_puback(1).await;
+        server.expect_silence(SECOND).await;
+        gate.add_permits(4);
+        for _ in 2..=5 {
             answered(&mut server).await;
         }
         settle().await;
@@ -239,64 +242,130 @@ async fn what_is_too_much_waits_in_the_subscription() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_is_acknowledged_when_the_server_has_its_reply() {
+    let (_responder, _session, mut server) = responder(echo(), ResponderConfig::default()).await;
+    ask(&mut server, "replies/7", QoS::AtLeastOnce, 1).await;
+    let reply = server.expect_publish().await;
+    server.expect_silence(SECOND).await;
+    server.puback(reply.packet_id.unwrap()).await;
+    server.expect_puback(1).await;
+    // What is ignored is acknowledged at once.
+    ask(&mut server, "", QoS::AtLeastOnce, 2).await;
+    server.expect_puback(2).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn shutting_down_lets_what_runs_finish() {
     let gate = Arc::new(Semaphore::new(0));
     let (responder, session, mut server) =
         responder(gated(&gate), ResponderConfig::default()).await;
     ask(&mut server, "replies/7", QoS::AtLeastOnce, 1).await;
-    server.expect_puback(1).await;
+    settle().await;
     let shutdown = tokio::spawn(responder.shutdown(SECOND));
     let unsubscribe = server.expect_unsubscribe().await;
     server.unsuback(unsubscribe.packet_id, 1).await;
-    settle().await;
-    assert!(!shutdown.is_finished());
     // What comes now is not answered.
     ask(&mut server, "replies/7", QoS::AtLeastOnce, 2).await;
-    server.expect_puback(2).await;
+    settle().await;
+    assert!(!shutdown.is_finished());
     gate.add_permits(2);
     assert_eq!(answered(&mut server).await.message.payload, "1");
     shutdown.await.unwrap().unwrap();
+    for id in [1, 2] {
+        server.expect_puback(id).await;
+    }
     server.expect_silence(SECOND).await;
     assert!(!session.is_closed());
+}
+
+/// The codes of so many PUBACKs, and that there was one UNSUBSCRIBE, in any order.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else comes fails the test"
+)]
+async fn given_up(server: &mut ScriptedServer, acknowledgements: usize) -> Vec<ReasonCode> {
+    let mut codes = Vec::new();
+    for _ in 0..=acknowledgements {
+        match server.recv().await {
+            Packet::PubAck(ack) => codes.push(ack.reason_code),
+            Packet::Unsubscribe(_) => {}
+            packet => panic!("expected the end of a responder, got {packet:?}"),
+        }
+    }
+    assert_eq!(codes.len(), acknowledgements);
+    server.expect_silence(SECOND).await;
+    codes
+}
+
+/// Two run, the third is not begun.
+async fn three(server: &mut ScriptedServer) {
+    for id in 1..=3 {
+        ask(server, "replies/7", QoS::AtLeastOnce, id).await;
+    }
+    server.expect_silence(SECOND).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn shutting_down_gives_up_at_its_deadline() {
     let gate = Arc::new(Semaphore::new(0));
-    let (responder, _session, mut server) =
-        responder(gated(&gate), ResponderConfig::default()).await;
-    for id in 1..=3 {
-        ask(&mut server, "replies/7", QoS::AtLeastOnce, id).await;
-        server.expect_puback(id).await;
-    }
+    let options = ResponderConfig::default().with_max_running(2_usize);
+    let (responder, session, mut server) = responder(gated(&gate), options).await;
+    three(&mut server).await;
     let start = tokio::time::Instant::now();
     let error = responder.shutdown(SECOND).await.unwrap_err();
-    assert_eq!((error.requests, start.elapsed()), (3, SECOND));
+    assert_eq!((error.requests, start.elapsed()), (2, SECOND));
     gate.add_permits(3);
-    server.expect_unsubscribe().await;
-    server.expect_silence(SECOND).await;
+    let codes = given_up(&mut server, 3).await;
+    assert_eq!(codes, [ReasonCode::UNSPECIFIED_ERROR; 3]);
+    assert_eq!(session.unprocessed(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn dropping_gives_up_what_runs_wherever_it_is() {
     for shutdown in [false, true] {
         let gate = Arc::new(Semaphore::new(0));
-        let (responder, session, mut server) =
-            responder(gated(&gate), ResponderConfig::default()).await;
-        ask(&mut server, "replies/7", QoS::AtLeastOnce, 1).await;
-        server.expect_puback(1).await;
+        let options = ResponderConfig::default().with_max_running(2_usize);
+        let (responder, session, mut server) = responder(gated(&gate), options).await;
+        three(&mut server).await;
         if shutdown {
             assert!(now(responder.shutdown(SECOND)).await.is_none());
         } else {
             assert!(now(responder.ended()).await.is_none());
             drop(responder);
         }
-        server.expect_unsubscribe().await;
+        settle().await;
         gate.add_permits(1);
-        server.expect_silence(SECOND).await;
+        given_up(&mut server, 3).await;
         assert_eq!(Arc::strong_count(&gate), 1, "nothing of it is left");
         assert!(!session.is_closed());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_comes_again_where_that_is_asked_for() {
+    let gate = Arc::new(Semaphore::new(0));
+    let options = ResponderConfig::default()
+        .with_max_running(2_usize)
+        .with_gives_back(true);
+    let (responder, session, mut server) = responder(gated(&gate), options).await;
+    three(&mut server).await;
+    responder.shutdown(SECOND).await.unwrap_err();
+    given_up(&mut server, 0).await;
+    assert_eq!(session.unprocessed(), 3);
+}
+
+/// A panic would come again too, for ever.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_panics_does_not_come_again() {
+    let options = ResponderConfig::default().with_gives_back(true);
+    let (responder, session, mut server) = responder(failing(), options).await;
+    ask(&mut server, "replies/7", QoS::AtLeastOnce, 2).await;
+    settle().await;
+    assert_eq!((responder.totals().failed, session.unprocessed()), (1, 0));
+    let Packet::PubAck(ack) = server.recv().await else {
+        panic!("it is not acknowledged");
+    };
+    assert_eq!(ack.reason_code, ReasonCode::UNSPECIFIED_ERROR);
 }
 
 #[tokio::test(start_paused = true)]
