@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::{Buf, Bytes};
 
-use crate::{EncodeError, Message, PacketId, UsageError, Version};
+use crate::{EncodeError, Message, PacketId, UsageError, Version, packet::TopicAlias};
 
 /// Payloads from this size on are sent from where they lie; smaller ones are cheaper to copy.
 const CHAIN_FROM: usize = 16 * 1024;
@@ -56,8 +56,33 @@ impl Outbound {
         version: Version,
         max: u32,
     ) -> Result<(), UsageError> {
+        self.message(message, max, |out| {
+            message.encode_head(packet_id, dup, version, out)
+        })
+    }
+
+    /// The same in 5.0 with a topic alias, for a first PUBLISH.
+    pub(crate) fn publish_aliased(
+        &mut self,
+        message: &Message,
+        packet_id: Option<PacketId>,
+        alias: TopicAlias,
+        max: u32,
+    ) -> Result<(), UsageError> {
+        self.message(message, max, |out| {
+            message.encode_aliased_head(packet_id, alias, out)
+        })
+    }
+
+    /// Appends what `encode_head` writes, and behind it the payload.
+    fn message(
+        &mut self,
+        message: &Message,
+        max: u32,
+        encode_head: impl FnOnce(&mut Vec<u8>) -> Result<usize, EncodeError>,
+    ) -> Result<(), UsageError> {
         let start = self.bytes.len();
-        let size = message.encode_head(packet_id, dup, version, &mut self.bytes)?;
+        let size = encode_head(&mut self.bytes)?;
         if !u32::try_from(size).is_ok_and(|size| size <= max) {
             self.bytes.truncate(start);
             return Err(UsageError::PacketTooLarge { size, max });

@@ -60,6 +60,11 @@ impl TopicName {
             .map_err(|_| TextError::NotUtf8.into())
     }
 
+    /// The same in memory of its own.
+    pub(crate) fn copied(&self) -> Self {
+        Self(ByteString::from(self.as_str()))
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -111,3 +111,38 @@ fn a_repeat_sets_its_alias() {
     assert_eq!(pair.give(publish_of(message, 1, true)), None);
     assert_eq!(topic(by_alias(&mut pair, 4).unwrap()), "t");
 }
+
+/// The alias was that of the server's connection; the message goes where the application sends it.
+#[test]
+fn a_delivered_message_can_be_published_as_it_is() {
+    let mut pair = taking_aliases(5);
+    for packet in [Some(aliased("t", 4)), None] {
+        let event = match packet {
+            Some(packet) => pair.give(packet),
+            None => by_alias(&mut pair, 4).unwrap(),
+        };
+        let Some(Event::Message { message, .. }) = event else {
+            panic!("{event:?}")
+        };
+        assert_eq!(message.properties.topic_alias, None);
+        pair.publish(message);
+        assert_eq!(pair.sent(), [publish_0("m")]);
+    }
+}
+
+/// Else a few aliases would keep a read buffer each, for as long as the connection lasts.
+#[test]
+fn an_alias_keeps_no_more_than_its_topic() {
+    let mut pair = taking_aliases(5);
+    let mut bytes = Vec::new();
+    aliased("topic", 1).encode(V5, &mut bytes).unwrap();
+    let read = bytes::Bytes::from(bytes);
+    let packet = mqtt_proto::Decoder::new(V5, 100)
+        .decode(&mut read.clone())
+        .expect("a packet")
+        .expect("a whole packet");
+    let event = pair.session.handle_packet(packet, pair.now).unwrap();
+    assert_eq!(topic(event), "topic");
+    assert!(read.is_unique());
+    assert_eq!(topic(by_alias(&mut pair, 1).unwrap()), "topic");
+}

@@ -24,6 +24,7 @@ pub use property::{
     Properties, PropertySet, PublishProperties, SubscribeProperties, SubscriptionId,
     UnsubscribeProperties, UserProperty, WillProperties,
 };
+pub(crate) use publish::TopicAlias;
 pub use publish::{Message, Publish};
 pub use subscribe::{RetainHandling, SubAck, Subscribe, SubscribeFilter, SubscribeOptions};
 pub use unsubscribe::{UnsubAck, Unsubscribe};

@@ -75,6 +75,7 @@ impl<P: fmt::Debug> fmt::Debug for Properties<P> {
 
 impl<P: PropertySet + Default + PartialEq> Properties<P> {
     /// Whether no property is present.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.0
             .as_deref()

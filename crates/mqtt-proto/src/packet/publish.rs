@@ -1,8 +1,10 @@
 //! PUBLISH (section 3.3).
 
+use std::num::NonZeroU16;
+
 use bytes::{BufMut, Bytes};
 
-use super::{PacketType, Properties, PublishProperties};
+use super::{PacketType, Properties, PropertySet, PublishProperties};
 use crate::{
     EncodeError, Malformed, PacketId, QoS, TopicError, TopicName, Version,
     codec::{
@@ -76,10 +78,7 @@ impl Message {
             return Err(EncodeError::DuplicateAtMostOnce);
         }
         let start = out.len();
-        let first = PacketType::Publish.first_byte()
-            | u8::from(dup) << 3
-            | self.qos.bits() << 1
-            | u8::from(self.retain);
+        let first = self.first_byte(dup);
         let has_properties = version == Version::V5 && !self.properties.is_empty();
         let fixed = 2
             + self.topic.len()
@@ -117,6 +116,69 @@ impl Message {
         out.put_slice(&properties);
         Ok(1 + variable_byte_integer_len(remaining) + remaining)
     }
+
+    /// The same in 5.0 for a first PUBLISH, with an alias beside its topic or in its place; the message
+    /// has none of its own.
+    ///
+    /// The size returned is at least that without the alias, so that a packet fits if the server takes
+    /// it also on a connection that does not know the alias.
+    pub(crate) fn encode_aliased_head(
+        &self,
+        packet_id: Option<PacketId>,
+        alias: TopicAlias,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, EncodeError> {
+        if packet_id.is_some() != (self.qos != QoS::AtMostOnce) {
+            return Err(EncodeError::PacketId);
+        }
+        let mut properties = Vec::new();
+        if !self.properties.is_empty() {
+            self.properties.write_all(&mut properties);
+        }
+        let rest = if packet_id.is_some() { 4 } else { 2 } + self.payload.len();
+        let with = |topic: usize, section: usize| {
+            topic + variable_byte_integer_len(section) + section + rest
+        };
+        let topic = if alias.is_known { "" } else { &*self.topic };
+        let section = properties.len() + TopicAlias::LEN;
+        let remaining = with(topic.len(), section);
+        let largest = remaining.max(with(self.topic.len(), properties.len()));
+        if largest > MAX_REMAINING_LENGTH {
+            return Err(EncodeError::TooLarge { size: largest });
+        }
+        out.put_u8(self.first_byte(false));
+        variable_byte_integer(out, remaining);
+        prefixed(out, topic.as_bytes());
+        if let Some(packet_id) = packet_id {
+            out.put_u16(packet_id.value());
+        }
+        variable_byte_integer(out, section);
+        out.put_u8(TopicAlias::ID);
+        out.put_u16(alias.number.get());
+        out.put_slice(&properties);
+        Ok(1 + variable_byte_integer_len(largest) + largest)
+    }
+
+    fn first_byte(&self, dup: bool) -> u8 {
+        PacketType::Publish.first_byte()
+            | u8::from(dup) << 3
+            | self.qos.bits() << 1
+            | u8::from(self.retain)
+    }
+}
+
+/// The alias a message is sent with, without a change to the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TopicAlias {
+    pub(crate) number: NonZeroU16,
+    /// Whether the server knows it, so that the topic is left out.
+    pub(crate) is_known: bool,
+}
+
+impl TopicAlias {
+    /// What the property takes: its identifier and two bytes.
+    pub(crate) const LEN: usize = 3;
+    const ID: u8 = 0x23;
 }
 
 /// A PUBLISH packet: a message on its way.

@@ -30,6 +30,7 @@ use crate::{
     packet::{Connect, Disconnect, Packet, PacketType},
 };
 
+mod aliases;
 mod authenticating;
 mod connecting;
 mod event;
@@ -42,6 +43,7 @@ mod requests;
 mod sending;
 mod writing;
 
+use aliases::Aliases;
 pub use event::{Connected, Event, Refused};
 use keep_alive::{KeepAlive, Tick};
 pub use limits::Limits;
@@ -86,6 +88,8 @@ pub struct Session<T> {
     /// Whether what is sent again was sent in this session.
     resends_as_duplicates: bool,
     receiving: Receiving,
+    /// There once a topic was sent with an alias. Boxed, as most sessions do without.
+    aliases: Option<Box<Aliases>>,
     keep_alive: KeepAlive,
     outbound: Outbound,
 }
@@ -104,6 +108,7 @@ impl<T> Session<T> {
             sending: Sending::default(),
             resends_as_duplicates: false,
             receiving: Receiving::default(),
+            aliases: None,
             keep_alive: KeepAlive::default(),
             outbound: Outbound::default(),
         }
@@ -243,6 +248,7 @@ impl<T> Session<T> {
     pub fn connection_lost(&mut self) -> Vec<T> {
         self.phase = Phase::Disconnected;
         self.outbound.clear();
+        self.aliases = None;
         self.receiving.connection_lost();
         if self.outlives_connection() {
             return self.sending.connection_lost();

@@ -1,3 +1,5 @@
+//! What the caller sets once for a session.
+
 use std::time::Duration;
 
 /// What the session holds itself to, beyond what CONNECT says.
@@ -12,6 +14,11 @@ pub struct SessionOptions {
     /// a full socket buffer's worth, beyond which a larger queue adds delay and no throughput. 0 counts
     /// as 1.
     pub max_unsent_bytes: usize,
+    /// The most topics of publishes that are sent by an alias once the server knows them; 5.0 only,
+    /// and the server's Topic Alias Maximum lowers it. Default 0, none: an alias saves the topic's bytes,
+    /// but looking it up costs either end more time than copying them. Where bytes are dear, as many as
+    /// there are topics in regular use. Each costs some 150 bytes and the topic's, and only once used.
+    pub max_topic_aliases: u16,
     /// How long to wait for CONNACK. Default 5 s.
     pub connack_timeout: Duration,
     /// Whether to go on with a session that the server kept and this client knows nothing of, as
@@ -30,6 +37,7 @@ impl Default for SessionOptions {
         Self {
             max_in_flight: 100,
             max_unsent_bytes: 64 * 1024,
+            max_topic_aliases: 0,
             connack_timeout: Duration::from_secs(5),
             adopt_session: false,
             resend_at_least_once: false,
@@ -49,6 +57,13 @@ impl SessionOptions {
     #[must_use]
     pub fn with_max_unsent_bytes(mut self, max_unsent_bytes: usize) -> Self {
         self.max_unsent_bytes = max_unsent_bytes;
+        self
+    }
+
+    /// With this [`max_topic_aliases`](Self::max_topic_aliases).
+    #[must_use]
+    pub fn with_max_topic_aliases(mut self, max_topic_aliases: u16) -> Self {
+        self.max_topic_aliases = max_topic_aliases;
         self
     }
 

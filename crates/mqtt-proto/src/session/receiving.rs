@@ -395,11 +395,13 @@ impl Receiving {
         Ok(())
     }
 
-    /// Puts the topic an alias stands for into the message `[MQTT5-3.3.2-10]`.
+    /// Puts the topic an alias stands for into the message `[MQTT5-3.3.2-10]`. The alias is this
+    /// connection's, so the message goes on without it and can be published again as it is.
     fn resolve_alias(&mut self, message: &mut Message) -> Result<(), ProtocolError> {
         let Some(alias) = message.properties.topic_alias else {
             return Ok(());
         };
+        message.properties.topic_alias = None;
         let (alias, max) = (alias.get(), self.topic_alias_maximum);
         if alias > max {
             return Err(ProtocolError::TopicAliasTooLarge { alias, max });
@@ -416,7 +418,8 @@ impl Receiving {
             self.aliases.resize(index + 1, None);
         }
         if let Some(slot) = self.aliases.get_mut(index) {
-            *slot = Some(message.topic.clone());
+            // A copy, or each alias would keep a whole read buffer for as long as the connection lasts.
+            *slot = Some(message.topic.copied());
         }
         Ok(())
     }

@@ -57,37 +57,29 @@ impl<T> Session<T> {
                 error: None,
             });
         }
-        let max = self.limits.maximum_packet_size;
-        if message.qos == QoS::AtMostOnce {
-            return match self
-                .outbound
-                .publish(&message, None, false, self.version, max)
-            {
-                Ok(()) => Ok(Some(token)),
-                Err(error) => Err(Refused {
-                    message,
-                    token,
-                    error: Some(error),
-                }),
-            };
-        }
-        let Some(packet_id) = self.sending.next_id() else {
-            return Err(Refused {
-                message,
-                token,
-                error: Some(UsageError::NoPacketId),
-            });
+        let packet_id = match message.qos {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => {
+                let Some(packet_id) = self.sending.next_id() else {
+                    return Err(Refused {
+                        message,
+                        token,
+                        error: Some(UsageError::NoPacketId),
+                    });
+                };
+                Some(packet_id)
+            }
         };
-        if let Err(error) =
-            self.outbound
-                .publish(&message, Some(packet_id), false, self.version, max)
-        {
+        if let Err(error) = self.write_publish(&message, packet_id) {
             return Err(Refused {
                 message,
                 token,
                 error: Some(error),
             });
         }
+        let Some(packet_id) = packet_id else {
+            return Ok(Some(token));
+        };
         // An alias holds on one connection only `[MQTT5-3.3.2-7]`; a resend names its topic.
         if !message.properties.is_empty() {
             message.properties.topic_alias = None;
