@@ -194,3 +194,32 @@ fn large_payloads_go_in_order() {
         assert_eq!(pair.sent(), expected(repeat));
     });
 }
+
+/// The code is PUBREC's, and so are the words beside it. [MQTT5 3.5.2.2]
+#[test]
+fn what_pubrec_says_is_told_at_the_end() {
+    for (first, last, told) in [
+        (Some("first"), None, Some("first")),
+        (Some("first"), Some("last"), Some("first")),
+        (None, Some("last"), Some("last")),
+        (None, None, None),
+    ] {
+        let mut pair = Pair::connected(V5);
+        pair.publish_at(ExactlyOnce, "m");
+        pair.sent();
+        let ack = |words: Option<&str>| {
+            let mut ack = Ack::new(id(1));
+            if let Some(words) = words {
+                ack.properties = reason_string(words);
+            }
+            ack
+        };
+        assert_eq!(pair.give(Packet::PubRec(ack(first))), None);
+        match pair.give(Packet::PubComp(ack(last))) {
+            Some(Event::Published { properties, .. }) => {
+                assert_eq!(properties.reason_string, told.map(text));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -29,7 +29,7 @@ pub enum Event<T> {
         token: T,
         /// What the server says became of it.
         reason_code: ReasonCode,
-        /// Of the last acknowledgement.
+        /// Of PUBACK or PUBREC, as the code; of PUBCOMP if PUBREC had none.
         properties: Properties<AckProperties>,
     },
     /// SUBACK or UNSUBACK.

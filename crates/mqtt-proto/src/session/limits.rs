@@ -43,7 +43,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    pub(super) fn of(connack: &ConnAck) -> Self {
+    /// What a server takes that accepted with these words.
+    pub fn of(connack: &ConnAck) -> Self {
         let announced = &connack.properties;
         let default = Self::default();
         Self {

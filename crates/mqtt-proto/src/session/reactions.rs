@@ -82,10 +82,10 @@ impl<T> Session<T> {
     pub(super) fn on_ack(
         &mut self,
         packet_type: PacketType,
-        ack: Ack,
+        mut ack: Ack,
     ) -> Result<Option<Event<T>>, ProtocolError> {
         self.check_problem_information(packet_type, &ack.properties)?;
-        match self.sending.on_ack(packet_type, &ack)? {
+        match self.sending.on_ack(packet_type, &mut ack)? {
             Step::Nothing => Ok(None),
             Step::Release(reason_code) => {
                 self.write_ack(

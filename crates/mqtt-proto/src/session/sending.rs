@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 
 use crate::{
     Message, PacketId, ProtocolError, QoS, ReasonCode,
-    packet::{Ack, PacketType},
+    packet::{Ack, AckProperties, PacketType, Properties},
 };
 
 /// So many identifiers are used before the first is used again.
@@ -40,7 +40,9 @@ pub(super) enum Awaiting<T> {
     PubComp {
         token: T,
         order: u64,
+        /// What PUBREC said.
         received: ReasonCode,
+        properties: Properties<AckProperties>,
     },
     SubAck {
         token: T,
@@ -232,11 +234,12 @@ impl<T> Sending<T> {
         found.is_ok_and(|at| self.resend.remove(at).is_some())
     }
 
-    /// PUBACK, PUBREC or PUBCOMP.
+    /// PUBACK, PUBREC or PUBCOMP. At the end of a QoS 2 publish `ack` has the properties that PUBREC had,
+    /// if it had any, as its code is the outcome too.
     pub(super) fn on_ack(
         &mut self,
         packet_type: PacketType,
-        ack: &Ack,
+        ack: &mut Ack,
     ) -> Result<Step<T>, ProtocolError> {
         let (id, code) = (ack.packet_id, ack.reason_code);
         let awaited = self
@@ -256,7 +259,7 @@ impl<T> Sending<T> {
                 Ok(self.end_publish(id, code))
             }
             (Some(PacketType::PubRec), PacketType::PubRec) => {
-                self.release(id, code);
+                self.release(id, code, std::mem::take(&mut ack.properties));
                 Ok(Step::Release(ReasonCode::SUCCESS))
             }
             (Some(PacketType::PubComp), PacketType::PubRec) => {
@@ -264,8 +267,17 @@ impl<T> Sending<T> {
             }
             // "Not found" in a PUBCOMP means that an earlier PUBCOMP was lost.
             (Some(PacketType::PubComp), PacketType::PubComp) => {
-                let received = match self.slots.get(index(id)) {
-                    Some(Some(Awaiting::PubComp { received, .. })) => *received,
+                let received = match self.slots.get_mut(index(id)) {
+                    Some(Some(Awaiting::PubComp {
+                        received,
+                        properties,
+                        ..
+                    })) => {
+                        if !properties.is_empty() {
+                            ack.properties = std::mem::take(properties);
+                        }
+                        *received
+                    }
                     _ => ReasonCode::SUCCESS,
                 };
                 Ok(self.end_publish(id, received))
@@ -280,7 +292,12 @@ impl<T> Sending<T> {
 
     /// The message is the server's now: forget it. PUBRELs go in the order of PUBRECs
     /// `[MQTT5-4.6.0-4]` `[MQTT3-4.6.0-4]`.
-    fn release(&mut self, id: PacketId, received: ReasonCode) {
+    fn release(
+        &mut self,
+        id: PacketId,
+        received: ReasonCode,
+        properties: Properties<AckProperties>,
+    ) {
         if self.cancel_resend(id) {
             self.on_wire += 1;
         }
@@ -292,6 +309,7 @@ impl<T> Sending<T> {
                 token: awaiting.into_token(),
                 order,
                 received,
+                properties,
             });
         }
     }
