@@ -40,6 +40,7 @@ impl<T> Session<T> {
         }
         self.version = connect.version;
         self.limits = Limits::default();
+        self.is_paused = false;
         self.receiving.set_limits(&connect);
         self.session_expiry_interval = connect.properties.session_expiry_interval.unwrap_or(0);
         self.connect = Some(Box::new(connect));
@@ -117,7 +118,7 @@ impl<T> Session<T> {
 
     /// Whether the Session State is kept when the connection ends `[MQTT5-3.1.2-23]`
     /// `[MQTT3-3.1.2-4]`.
-    pub(super) fn outlives_connection(&self) -> bool {
+    pub fn outlives_connection(&self) -> bool {
         self.has_state
             && match self.version {
                 Version::V3 => self.connect.as_ref().is_some_and(|it| !it.clean_start),

@@ -34,6 +34,7 @@ mod aliases;
 mod authenticating;
 mod connecting;
 mod event;
+mod holding;
 mod keep_alive;
 mod limits;
 mod options;
@@ -84,6 +85,8 @@ pub struct Session<T> {
     /// How long that outlives its connection, in seconds: as asked, or as the server answered.
     session_expiry_interval: u32,
     limits: Limits,
+    /// No more publishes are taken on this connection.
+    is_paused: bool,
     sending: Sending<T>,
     /// Whether what is sent again was sent in this session.
     resends_as_duplicates: bool,
@@ -105,6 +108,7 @@ impl<T> Session<T> {
             has_state: false,
             session_expiry_interval: 0,
             limits: Limits::default(),
+            is_paused: false,
             sending: Sending::default(),
             resends_as_duplicates: false,
             receiving: Receiving::default(),

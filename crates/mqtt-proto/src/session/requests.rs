@@ -12,9 +12,11 @@ use crate::{
 impl<T> Session<T> {
     /// Whether a publish at `qos` would be admitted now.
     ///
-    /// A full window holds back QoS 1 and 2 only `[MQTT5-3.3.4-8]`, a full buffer all.
+    /// A full window holds back QoS 1 and 2 only `[MQTT5-3.3.4-8]`, a full buffer or a
+    /// [pause](Self::pause) all.
     pub fn has_room(&self, qos: QoS) -> bool {
         self.phase == Phase::Connected
+            && !self.is_paused
             && self.outbound.len() < self.options.max_unsent_bytes.max(1)
             && (qos == QoS::AtMostOnce || self.window_room() > 0)
     }

@@ -75,6 +75,11 @@ impl<T> Awaiting<T> {
         }
     }
 
+    /// Whether it is a publish that the server may not have.
+    fn is_unacknowledged(&self) -> bool {
+        matches!(self, Self::PubAck { .. } | Self::PubRec { .. })
+    }
+
     /// How many filters the request has; 0 for a publish.
     fn filters(&self) -> usize {
         match self {
@@ -120,6 +125,19 @@ pub(super) struct Sending<T> {
     /// Publishes of earlier connections that wait for the window, in order; PUBRELs, which do not
     /// wait, before them.
     resend: VecDeque<PacketId>,
+    caution: Caution,
+}
+
+/// How publishes of earlier connections are sent again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Caution {
+    /// As many as the window has room for.
+    #[default]
+    None,
+    /// Not yet.
+    Hold,
+    /// One at a time.
+    Singly,
 }
 
 impl<T> Default for Sending<T> {
@@ -131,6 +149,7 @@ impl<T> Default for Sending<T> {
             on_wire: 0,
             next_order: 0,
             resend: VecDeque::new(),
+            caution: Caution::None,
         }
     }
 }
@@ -361,6 +380,7 @@ impl<T> Sending<T> {
     pub(super) fn connection_lost(&mut self) -> Vec<T> {
         self.on_wire = 0;
         self.resend.clear();
+        self.caution = Caution::None;
         self.give_up(|awaiting| awaiting.publish_order().is_none())
     }
 
@@ -406,6 +426,11 @@ impl<T> Sending<T> {
     /// `[MQTT5-3.3.4-8]`.
     pub(super) fn next_resend(&mut self, window: usize) -> Option<(PacketId, &Awaiting<T>)> {
         let &id = self.resend.front()?;
+        let window = match self.caution {
+            Caution::None => window,
+            Caution::Hold => 0,
+            Caution::Singly => 1,
+        };
         let awaiting = self.slots.get(index(id))?.as_ref()?;
         if awaiting.awaited() != PacketType::PubComp && self.on_wire >= window {
             return None;
@@ -413,6 +438,39 @@ impl<T> Sending<T> {
         self.resend.pop_front();
         self.on_wire += 1;
         Some((id, awaiting))
+    }
+
+    pub(super) fn hold_resends(&mut self) {
+        self.caution = Caution::Hold;
+    }
+
+    pub(super) fn release_resends(&mut self) {
+        self.caution = Caution::Singly;
+    }
+
+    /// The publish of the lowest order that awaits its first acknowledgement, if it was sent on this
+    /// connection: the others were not sent before it.
+    pub(super) fn oldest_unacknowledged(&self) -> Option<u64> {
+        let (order, id) = self
+            .ids()
+            .filter(|(_, awaiting)| awaiting.is_unacknowledged())
+            .filter_map(|(id, awaiting)| Some((awaiting.publish_order()?, id)))
+            .min()?;
+        (!self.resend.contains(&id)).then_some(order)
+    }
+
+    /// Ends a publish that the server has not acknowledged. Its identifier is left out of the free
+    /// ones, and its slot empty, so that a late answer finds nothing.
+    pub(super) fn abandon(&mut self, order: u64) -> Option<T> {
+        let (id, _) = self.ids().find(|(_, awaiting)| {
+            awaiting.is_unacknowledged() && awaiting.publish_order() == Some(order)
+        })?;
+        if !self.cancel_resend(id) {
+            self.on_wire = self.on_wire.saturating_sub(1);
+        }
+        self.publishes -= 1;
+        let awaiting = self.slots.get_mut(index(id))?.take()?;
+        Some(awaiting.into_token())
     }
 
     /// Gives the memory of a past burst back.

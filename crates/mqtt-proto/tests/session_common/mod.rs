@@ -360,6 +360,16 @@ impl Pair {
     }
 
     /// The application has taken a message.
+    /// Gives up the oldest publish that was sent and not acknowledged; returns its token.
+    pub fn abandon_oldest(&mut self) -> Option<u32> {
+        let number = self.session.oldest_unacknowledged()?;
+        self.cut();
+        let token = self.session.abandon_publish(number)?;
+        assert_eq!(self.session.abandon_publish(number), None);
+        self.returned(token);
+        Some(token)
+    }
+
     pub fn acknowledge(&mut self, ack: AckId) {
         self.session.acknowledge(ack, ReasonCode::SUCCESS);
     }
