@@ -278,16 +278,19 @@ async fn open<C: Dial>(
     let options = common.options.clone();
     let shared = Arc::new(Shared::new(endpoint, core, notice, options));
     let mut opener = Opener::new(common);
+    let mut to = None;
     let driver = loop {
         let connect = (*connect).clone();
-        match opener.attempt(&mut connector, connect, &shared).await {
+        match opener.attempt(&mut connector, connect, to, &shared).await {
             Ok(driver) => break driver,
             Err(error) => match opener.plan(&shared, Cause::NotOpened(&error)) {
-                Plan::Retry { after } => {
+                Plan::Retry { after, endpoint } => {
                     tracing::warn!(%error, cause = ?error.cause, ?after, "no session yet");
                     tokio::time::sleep(after).await;
+                    to = endpoint;
                 }
-                Plan::GiveUp => return Err(error),
+                // Nobody has the session yet who could end the hold.
+                Plan::Hold | Plan::GiveUp => return Err(error),
             },
         }
     };
@@ -340,7 +343,7 @@ impl<C: Dial> Opener<C> {
             self.attempt = 0;
         }
         let plan = policy(&Interruption {
-            endpoint: &shared.endpoint,
+            endpoint: cause.endpoint(),
             attempt: self.attempt,
             cause,
             was_open: self.was_open,
@@ -362,16 +365,17 @@ impl<C: Dial> Opener<C> {
         self.attempt
     }
 
-    /// Opens another connection of a session that was open.
+    /// Opens another connection of a session that was open: there, or where it belongs.
     pub(crate) async fn reopen(
         &mut self,
+        to: Option<Endpoint>,
         shared: &Arc<Shared>,
     ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectError> {
         let template = self.common.template.lock();
         let mut connector = template.unwrap_or_else(PoisonError::into_inner).clone();
         let connect = shared.lock().core.last_connect().cloned();
         let connect = connect.expect("a session that was open had a CONNECT");
-        self.attempt(&mut connector, connect, shared).await
+        self.attempt(&mut connector, connect, to, shared).await
     }
 
     /// Dials, shakes hands and hands over to a driver.
@@ -379,13 +383,15 @@ impl<C: Dial> Opener<C> {
         &mut self,
         connector: &mut C,
         connect: Connect,
+        to: Option<Endpoint>,
         shared: &Arc<Shared>,
     ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectError> {
         let turn = match &self.common.gate {
             Some(gate) => Some(gate.enter().await),
             None => None,
         };
-        let established = self.establish(connector, connect, shared).await;
+        let endpoint = to.unwrap_or_else(|| shared.endpoint.clone());
+        let established = self.establish(connector, connect, &endpoint, shared).await;
         let outcome = crate::gate::outcome(established.as_ref().map(|_| ()));
         if let (Some(turn), Some(outcome)) = (turn, outcome) {
             self.is_open = outcome == DialOutcome::Accepted;
@@ -405,11 +411,8 @@ impl<C: Dial> Opener<C> {
                     cause,
                     ConnectCause::Closed | ConnectCause::Io(_) | ConnectCause::Protocol(_)
                 );
-                shared.abandon_connect(may_be_accepted);
-                Err(ConnectError {
-                    endpoint: shared.endpoint.clone(),
-                    cause,
-                })
+                shared.abandon_connect(&endpoint, may_be_accepted);
+                Err(ConnectError { endpoint, cause })
             }
         }
     }
@@ -418,9 +421,10 @@ impl<C: Dial> Opener<C> {
         &self,
         connector: &mut C,
         connect: Connect,
+        endpoint: &Endpoint,
         shared: &Arc<Shared>,
     ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectCause> {
-        let (common, endpoint) = (&*self.common, &shared.endpoint);
+        let common = &*self.common;
         std::future::poll_fn(|cx| connector.poll_ready(cx))
             .await
             .map_err(ConnectCause::Dial)?;
@@ -452,7 +456,7 @@ impl<C: Dial> Opener<C> {
                 return Err(cause);
             }
         };
-        shared.on_connected(*connected, info);
+        shared.on_connected(*connected, info, endpoint.clone());
         Ok(Driver::new(conn, shared.clone(), decoder, input))
     }
 }

@@ -86,6 +86,9 @@ impl<C: Conn> Driver<C> {
     }
 
     fn run(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<LostCause> {
+        if self.shared.is_cut() {
+            return Poll::Ready(LostCause::Cut);
+        }
         for _ in 0..READS_PER_POLL {
             let blocked = match self.write(cx, scratch) {
                 Ok(blocked) => blocked,
@@ -350,11 +353,10 @@ impl<C: Conn> Driver<C> {
         if self.paused.is_some() && state.pressing == 0 {
             return false;
         }
+        state.is_blocked = blocked;
         if blocked {
-            // The socket wakes it; a reader that was waited for may do so earlier.
-            if self.paused.is_some() {
-                state.driver = Some(cx.waker().clone());
-            }
+            // The socket wakes it. A reader that was waited for and a cut may do so earlier.
+            state.driver = Some(cx.waker().clone());
             return true;
         }
         if state.core.unsent() > 0 {

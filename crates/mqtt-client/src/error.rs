@@ -60,42 +60,6 @@ fn text(reason: Option<&Utf8String>) -> String {
         .unwrap_or_default()
 }
 
-impl ConnectError {
-    /// Whether another attempt can help without a change by a person.
-    pub fn is_transient(&self) -> bool {
-        match &self.cause {
-            ConnectCause::Dial(error) => error.is_transient(),
-            ConnectCause::Io(error) => mqtt_transport::is_transient(error),
-            ConnectCause::Closed => true,
-            ConnectCause::Protocol(ProtocolError::ConnAckTimeout { .. }) => true,
-            ConnectCause::Config(_)
-            | ConnectCause::Options(_)
-            | ConnectCause::Malformed(_)
-            | ConnectCause::Protocol(_) => false,
-            ConnectCause::Refused(connack) => is_transient(connack.reason_code),
-        }
-    }
-}
-
-/// Whether a server that said this may say otherwise later.
-fn is_transient(code: ReasonCode) -> bool {
-    [
-        ReasonCode::UNSPECIFIED_ERROR,
-        ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
-        ReasonCode::SERVER_UNAVAILABLE,
-        ReasonCode::SERVER_BUSY,
-        ReasonCode::SERVER_SHUTTING_DOWN,
-        ReasonCode::KEEP_ALIVE_TIMEOUT,
-        ReasonCode::MESSAGE_RATE_TOO_HIGH,
-        ReasonCode::QUOTA_EXCEEDED,
-        ReasonCode::ADMINISTRATIVE_ACTION,
-        ReasonCode::USE_ANOTHER_SERVER,
-        ReasonCode::CONNECTION_RATE_EXCEEDED,
-        ReasonCode::MAXIMUM_CONNECT_TIME,
-    ]
-    .contains(&code)
-}
-
 /// A session's connection has ended. Told to everyone for whom there will be no other.
 #[derive(Clone, Debug, Error)]
 #[error("the connection to {endpoint} has ended")]
@@ -115,6 +79,9 @@ pub enum LostCause {
     /// This side closed it, or dropped its last handle.
     #[error("closed by this side")]
     Closed,
+    /// This side ended it without DISCONNECT, as [`Session::cut`](crate::Session::cut) asked.
+    #[error("cut by this side")]
+    Cut,
     /// The server closed it without a word.
     #[error("closed by the server")]
     ClosedByServer,
@@ -164,20 +131,6 @@ impl std::fmt::Display for Operation {
             Self::Read => "reading",
             Self::Write => "writing",
         })
-    }
-}
-
-impl ConnectionLost {
-    /// Whether a new connection can help without a change by a person.
-    pub fn is_transient(&self) -> bool {
-        match &self.cause {
-            LostCause::Closed | LostCause::Malformed(_) => false,
-            LostCause::Io { source, .. } => mqtt_transport::is_transient(source),
-            LostCause::ClosedByServer | LostCause::SessionLost | LostCause::TaskDropped => true,
-            LostCause::NotReopened(error) => error.is_transient(),
-            LostCause::Disconnected(disconnect) => is_transient(disconnect.reason_code),
-            LostCause::Protocol(error) => matches!(error, ProtocolError::KeepAliveTimeout { .. }),
-        }
     }
 }
 

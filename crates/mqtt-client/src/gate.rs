@@ -57,7 +57,7 @@ const OF_THE_SERVER: [ReasonCode; 4] = [
 /// Whether a connection ended so by the server's or the network's doing.
 pub(crate) fn has_failed(cause: &LostCause) -> bool {
     match cause {
-        LostCause::Closed | LostCause::TaskDropped => false,
+        LostCause::Closed | LostCause::Cut | LostCause::TaskDropped => false,
         LostCause::Disconnected(disconnect) => OF_THE_SERVER.contains(&disconnect.reason_code),
         LostCause::ClosedByServer
         | LostCause::Io { .. }

@@ -51,6 +51,7 @@ mod acknowledge;
 mod buffers;
 mod config;
 mod connector;
+mod control;
 mod discard;
 mod driver;
 mod error;
@@ -76,6 +77,7 @@ mod shared;
 mod standing;
 mod subscribe;
 mod subscription;
+mod transient;
 
 pub use acknowledge::{Ack, Received, Stale};
 pub use config::{LostPublishes, SessionConfig};
@@ -89,7 +91,7 @@ pub use manual::ManualSubscription;
 pub use outbox::{OutboxConfig, OutboxStatus, Overflow};
 pub use pooled::PooledSessions;
 pub use publish::{Admitted, Publish, PublishFuture, Published, Publisher};
-pub use reconnect::{Cause, Interruption, Plan, ReconnectConfig, SessionState};
+pub use reconnect::{Cause, ClosedBy, Interruption, Plan, ReconnectConfig, SessionState};
 pub use request::{
     Request, RequestError, RequestFuture, Requester, RequesterConfig, RequesterError,
 };

@@ -73,6 +73,9 @@ impl<C: Dial> Future for Life<C> {
                         shared.end(cause);
                         return Poll::Ready(());
                     };
+                    if matches!(cause, LostCause::Cut) {
+                        shared.forget_cut();
+                    }
                     let lost = shared.interrupt(cause);
                     let reopened = Box::pin(reopen(opener, shared.clone(), lost));
                     this.stage = Stage::Reconnecting { shared, reopened };
@@ -115,43 +118,107 @@ async fn reopen<C: Dial>(
             Some(error) => Cause::NotOpened(error),
             None => Cause::Lost(&lost),
         };
-        let Plan::Retry { after } = opener.plan(&shared, cause) else {
-            return Err(match failed {
-                Some(error) => LostCause::NotReopened(error),
-                None => lost.cause.clone(),
-            });
-        };
+        let plan = opener.plan(&shared, cause);
         let attempt = opener.attempts();
-        tracing::warn!(endpoint = %shared.endpoint, attempt, ?after, "reconnecting");
-        shared.set_state(SessionState::Waiting {
-            until: far_from(Instant::now(), after),
-            attempt,
-            cause: lost.clone(),
-        });
-        tokio::select! {
-            biased;
-            () = shared.departed() => return Err(LostCause::Closed),
-            () = sleep(after) => {}
-        }
-        shared.set_state(SessionState::Connecting { attempt });
-        let result = tokio::select! {
-            biased;
-            () = shared.departed() => return Err(LostCause::Closed),
-            result = opener.reopen(&shared) => result,
+        let waited = match &plan {
+            Plan::GiveUp => {
+                return Err(match failed {
+                    Some(error) => LostCause::NotReopened(error),
+                    None => lost.cause.clone(),
+                });
+            }
+            Plan::Hold => hold(&shared, &lost).await,
+            Plan::Retry { after, .. } => wait(&shared, &lost, *after, attempt).await,
         };
-        match result {
-            Ok(driver) => return Ok((driver, opener)),
-            Err(error) => {
+        let to = match plan {
+            Plan::Retry { endpoint, .. } => endpoint,
+            Plan::Hold | Plan::GiveUp => None,
+        };
+        let opened = match waited {
+            Waited::ToTheEnd => {
+                shared.set_state(SessionState::Connecting { attempt });
+                tokio::select! {
+                    biased;
+                    () = shared.departed() => Err(Stopped::Left),
+                    () = shared.was_cut() => {
+                        // The server may have accepted already.
+                        shared.abandon_connect(&lost.endpoint, true);
+                        Err(Stopped::Cut)
+                    }
+                    result = opener.reopen(to, &shared) => Ok(result),
+                }
+            }
+            Waited::Stopped(stopped) => Err(stopped),
+        };
+        match opened {
+            Ok(Ok(driver)) => return Ok((driver, opener)),
+            Ok(Err(error)) => {
                 tracing::warn!(%error, cause = ?error.cause, attempt, "not reconnected");
                 let error = Arc::new(error);
                 lost = Arc::new(ConnectionLost {
-                    endpoint: shared.endpoint.clone(),
+                    endpoint: error.endpoint.clone(),
                     cause: LostCause::NotReopened(error.clone()),
                 });
                 failed = Some(error);
             }
+            Err(Stopped::Left) => return Err(LostCause::Closed),
+            Err(Stopped::Cut) => {
+                lost = shared.interrupt(LostCause::Cut);
+                failed = None;
+            }
         }
     }
+}
+
+enum Waited {
+    ToTheEnd,
+    Stopped(Stopped),
+}
+
+/// Why an attempt is not made, or not to its end.
+enum Stopped {
+    Left,
+    Cut,
+}
+
+/// Waits for the next attempt to be due.
+async fn wait(
+    shared: &Shared,
+    lost: &Arc<ConnectionLost>,
+    after: Duration,
+    attempt: u32,
+) -> Waited {
+    tracing::warn!(endpoint = %lost.endpoint, attempt, ?after, "reconnecting");
+    shared.forget_reconnect();
+    shared.set_state(SessionState::Waiting {
+        until: far_from(Instant::now(), after),
+        attempt,
+        cause: lost.clone(),
+    });
+    tokio::select! {
+        biased;
+        () = shared.departed() => Waited::Stopped(Stopped::Left),
+        () = shared.was_cut() => Waited::Stopped(Stopped::Cut),
+        () = shared.was_told_to_reconnect() => Waited::ToTheEnd,
+        () = sleep(after) => Waited::ToTheEnd,
+    }
+}
+
+/// Waits for the application to ask for a connection.
+async fn hold(shared: &Shared, lost: &Arc<ConnectionLost>) -> Waited {
+    tracing::info!(endpoint = %lost.endpoint, "held without a connection");
+    shared.forget_reconnect();
+    shared.set_state(SessionState::Held {
+        cause: lost.clone(),
+    });
+    let waited = tokio::select! {
+        biased;
+        () = shared.departed() => Waited::Stopped(Stopped::Left),
+        () = shared.was_told_to_reconnect() => Waited::ToTheEnd,
+    };
+    // There was nothing to cut.
+    shared.forget_cut();
+    waited
 }
 
 fn far_from(now: Instant, after: Duration) -> Instant {

@@ -12,7 +12,64 @@ use crate::error::{ConnectError, ConnectionLost};
 ///
 /// The delay before attempt `n`, counted from 0, is `base` times 2 to the power of `n`, at most
 /// `max`, and a random part of `jitter` more. Only what is transient is tried again: a refusal that
-/// only a person can mend ends the session.
+/// only a person can mend ends the session, unless a
+/// [policy](crate::SessionConnector::with_reconnect_policy) says otherwise.
+///
+/// # What is transient
+///
+/// An answer to CONNECT that complains about the CONNECT is permanent, as the same CONNECT would come
+/// again. A complaint on an open session need not come again, and what a server does wrong may be mended
+/// there: a server that is broken for good gets one attempt in each `max`.
+///
+/// | code | | in CONNACK | in DISCONNECT |
+/// | --- | --- | --- | --- |
+/// | 0x00 | success | | transient |
+/// | 0x80 | unspecified error | transient | transient |
+/// | 0x81 | malformed packet | permanent | transient |
+/// | 0x82 | protocol error | permanent | transient |
+/// | 0x83 | implementation specific error | transient | transient |
+/// | 0x84 | unsupported protocol version (3.1.1: 1) | permanent | |
+/// | 0x85 | client identifier not valid (3.1.1: 2) | permanent | |
+/// | 0x86 | bad user name or password (3.1.1: 4) | permanent | |
+/// | 0x87 | not authorized (3.1.1: 5) | permanent | permanent |
+/// | 0x88 | server unavailable (3.1.1: 3) | transient | |
+/// | 0x89 | server busy | transient | transient |
+/// | 0x8A | banned | permanent | |
+/// | 0x8B | server shutting down | | transient |
+/// | 0x8C | bad authentication method | permanent | permanent |
+/// | 0x8D | keep alive timeout | | transient |
+/// | 0x8E | session taken over: two clients would kick each other for ever | | permanent |
+/// | 0x8F | topic filter invalid | | transient |
+/// | 0x90 | topic name invalid: in CONNACK that of the will | permanent | transient |
+/// | 0x93 | receive maximum exceeded | | transient |
+/// | 0x94 | topic alias invalid | | transient |
+/// | 0x95 | packet too large | permanent | transient |
+/// | 0x96 | message rate too high | | transient |
+/// | 0x97 | quota exceeded | transient | transient |
+/// | 0x98 | administrative action | | transient |
+/// | 0x99 | payload format invalid: in CONNACK that of the will | permanent | transient |
+/// | 0x9A | retain not supported: in CONNACK that of the will | permanent | transient |
+/// | 0x9B | QoS not supported: in CONNACK that of the will | permanent | transient |
+/// | 0x9C | use another server | transient | transient |
+/// | 0x9D | server moved | permanent | permanent |
+/// | 0x9E | shared subscriptions not supported | | transient |
+/// | 0x9F | connection rate exceeded | transient | transient |
+/// | 0xA0 | maximum connect time | | transient |
+/// | 0xA1 | subscription identifiers not supported | | transient |
+/// | 0xA2 | wildcard subscriptions not supported | | transient |
+///
+/// | what else | |
+/// | --- | --- |
+/// | the server closed without a word, as servers of 3.1.1 do | transient |
+/// | refused, reset, unreachable, timed out, a name that is not found | transient |
+/// | no CONNACK in time, nothing heard for one and a half keep-alive | transient |
+/// | the server sent what is not a packet, or broke a rule | transient |
+/// | TLS failed on the way: cut off, timed out | transient |
+/// | a certificate was refused, either way; TLS cannot do what is asked | permanent |
+/// | not supported, not permitted, not a valid address | permanent |
+/// | the options are not allowed | permanent |
+/// | this side has cut the connection | transient |
+/// | this side has left | permanent |
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ReconnectConfig {
@@ -110,9 +167,7 @@ impl ReconnectConfig {
         {
             return Plan::GiveUp;
         }
-        Plan::Retry {
-            after: self.delay(interruption.attempt, fastrand::f64()),
-        }
+        Plan::retry(self.delay(interruption.attempt, fastrand::f64()))
     }
 }
 
@@ -120,7 +175,7 @@ impl ReconnectConfig {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Interruption<'a> {
-    /// Where.
+    /// Where the connection was, or the attempt was made.
     pub endpoint: &'a Endpoint,
     /// How many attempts there were since the last stable period.
     pub attempt: u32,
@@ -151,6 +206,34 @@ impl Cause<'_> {
             Self::NotOpened(error) => error.is_transient(),
         }
     }
+
+    /// Who ended the connection or the attempt.
+    pub fn closed_by(&self) -> ClosedBy {
+        match self {
+            Self::Lost(lost) => lost.closed_by(),
+            Self::NotOpened(error) => error.closed_by(),
+        }
+    }
+
+    /// Where it was.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        match self {
+            Self::Lost(lost) => &lost.endpoint,
+            Self::NotOpened(error) => &error.endpoint,
+        }
+    }
+}
+
+/// Who ended a connection, or an attempt to open one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ClosedBy {
+    /// This side: the application, or options that are not allowed.
+    Client,
+    /// The server: it said so, closed, or broke a rule.
+    Server,
+    /// Something between the two, or nobody knows: an error of the system, or silence.
+    Network,
 }
 
 /// What to do about an [`Interruption`].
@@ -160,9 +243,15 @@ pub enum Plan {
     /// Try again after this time.
     #[non_exhaustive]
     Retry {
-        /// From now.
+        /// From now. [`Session::reconnect`](crate::Session::reconnect) cuts it short.
         after: Duration,
+        /// Where, if not where the session belongs.
+        endpoint: Option<Endpoint>,
     },
+    /// Stay without a connection until [`Session::reconnect`](crate::Session::reconnect) is called:
+    /// publishes and subscribes wait, within the bounds there are without it. A session that is only being opened
+    /// cannot be told so, and gives up instead.
+    Hold,
     /// End the session, or tell the caller who wanted to open one.
     GiveUp,
 }
@@ -170,7 +259,21 @@ pub enum Plan {
 impl Plan {
     /// Try again after this time.
     pub fn retry(after: Duration) -> Self {
-        Self::Retry { after }
+        Self::Retry {
+            after,
+            endpoint: None,
+        }
+    }
+
+    /// The same attempt at another endpoint, with the same credentials. It holds for this one attempt:
+    /// those after it go where the session belongs, unless their plans say otherwise too. It changes no
+    /// other plan.
+    #[must_use]
+    pub fn at(mut self, at: Endpoint) -> Self {
+        if let Self::Retry { endpoint, .. } = &mut self {
+            *endpoint = Some(at);
+        }
+        self
     }
 }
 
@@ -219,6 +322,14 @@ pub enum SessionState {
         until: Instant,
         /// The number of that attempt, counted from 1 since the last stable period.
         attempt: u32,
+        /// Why the last connection has ended, or the last attempt has failed.
+        cause: Arc<ConnectionLost>,
+    },
+    /// Its connection is lost, and there is no attempt before
+    /// [`Session::reconnect`](crate::Session::reconnect) is called, since a policy said
+    /// [`Plan::Hold`].
+    #[non_exhaustive]
+    Held {
         /// Why the last connection has ended, or the last attempt has failed.
         cause: Arc<ConnectionLost>,
     },

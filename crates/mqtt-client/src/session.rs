@@ -59,9 +59,15 @@ impl Session {
         self.subscriber().subscribe(subscribe).await
     }
 
-    /// Where the session was opened.
+    /// Where the session belongs: what it was opened with.
     pub fn endpoint(&self) -> &Endpoint {
         &self.handle.shared.endpoint
+    }
+
+    /// Where its connection is, or the last one was: elsewhere than where it belongs if a
+    /// [plan](crate::Plan::at) said so or the server named another.
+    pub fn connected_to(&self) -> Endpoint {
+        self.facts().endpoint.clone()
     }
 
     /// Facts of its connection, or of the last one while there is none.
@@ -152,6 +158,24 @@ impl Session {
     /// Waits for the session to be over, and says why it is.
     pub async fn closed(&self) -> Arc<ConnectionLost> {
         self.handle.shared.closed().await
+    }
+
+    /// Ends its connection, or the attempt to open one, at once and without DISCONNECT: what is not
+    /// written yet is not written, and the server publishes the will `[MQTT5-3.1.2-8]`
+    /// `[MQTT3-3.1.2-8]`.
+    ///
+    /// What is next the [policy](crate::SessionConnector::with_reconnect_policy) decides, asked with
+    /// [`LostCause::Cut`](crate::LostCause::Cut): by default the session connects again after a pause, and with
+    /// [`Plan::Hold`](crate::Plan::Hold) when [`reconnect`](Self::reconnect) is called. A session that does not
+    /// reconnect ends. Does nothing while the session is held, or over.
+    pub fn cut(&self) {
+        self.handle.shared.cut();
+    }
+
+    /// Makes the next attempt to connect now, if the session waits for it or is
+    /// [held](crate::Plan::Hold). Does nothing at other times.
+    pub fn reconnect(&self) {
+        self.handle.shared.reconnect();
     }
 
     /// Leaves in order, within the configured `quiesce`: [`drain`](Self::drain).

@@ -27,6 +27,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     acknowledge::Ledger,
     buffers,
+    control::Control,
     error::{ConnectionLost, LostCause},
     line::Line,
     outbox::{Outbox, OutboxConfig},
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) leaving: AtomicBool,
     /// How many publishes were taken and have not ended, likewise; as of when the lock was last held to change it.
     in_flight: AtomicU32,
+    pub(crate) control: Control,
     /// By which the pool it belongs to is told that the connection has ended.
     notice: Option<DeathNotice>,
     /// Told when the session has ended or is to leave, and when the last publish in flight has ended.
@@ -80,6 +82,8 @@ pub(crate) struct State {
     pub(crate) ledger: Option<Box<Ledger>>,
     /// The driver's waker while it sleeps.
     pub(crate) driver: Option<Waker>,
+    /// It sleeps until the connection takes more, and requests need not wake it.
+    pub(crate) is_blocked: bool,
     /// Messages that no subscription wants, since the driver last said so.
     pub(crate) unwanted: u32,
     /// How many subscriptions' queues fill faster than their readers have run: the driver pauses.
@@ -102,6 +106,8 @@ pub(crate) struct State {
 /// What is known of a connection since it was opened.
 #[derive(Debug)]
 pub(crate) struct Facts {
+    /// Where it was opened, which may be elsewhere than where the session belongs.
+    pub(crate) endpoint: Endpoint,
     pub(crate) connack: ConnAck,
     pub(crate) conn: ConnInfo,
 }
@@ -156,6 +162,7 @@ impl Shared {
             ended: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            control: Control::default(),
             notice,
             changed: Notify::new(),
             state: Mutex::new(State {
@@ -168,6 +175,7 @@ impl Shared {
                 subscriptions: Slab::new(),
                 ledger: None,
                 driver: None,
+                is_blocked: false,
                 unwanted: 0,
                 pressing: 0,
                 restore: None,
@@ -200,7 +208,7 @@ impl Shared {
             return false;
         }
         match self.lock().end.as_deref().map(|lost| &lost.cause) {
-            None | Some(LostCause::Closed | LostCause::TaskDropped) => false,
+            None | Some(LostCause::Closed | LostCause::Cut | LostCause::TaskDropped) => false,
             Some(
                 LostCause::ClosedByServer
                 | LostCause::Disconnected(_)
@@ -248,7 +256,7 @@ impl Shared {
                 return;
             }
             let lost = Arc::new(ConnectionLost {
-                endpoint: self.endpoint.clone(),
+                endpoint: state.endpoint(&self.endpoint).clone(),
                 cause,
             });
             state.core.connection_lost();
@@ -293,6 +301,11 @@ impl Shared {
 }
 
 impl State {
+    /// Where the present connection is, or the last one was, of a session that belongs `home`.
+    pub(crate) fn endpoint<'a>(&'a self, home: &'a Endpoint) -> &'a Endpoint {
+        self.facts.as_ref().map_or(home, |facts| &facts.endpoint)
+    }
+
     /// Why no request is taken, if none is.
     pub(crate) fn refusal(&self, endpoint: &Endpoint) -> Option<Arc<ConnectionLost>> {
         if let Some(end) = &self.end {
@@ -315,7 +328,7 @@ impl State {
 
     /// Takes the driver's waker if there is something for it to write.
     pub(crate) fn wake_driver(&mut self) -> Option<Waker> {
-        if self.core.unsent() == 0 {
+        if self.core.unsent() == 0 || self.is_blocked {
             None
         } else {
             self.driver.take()

@@ -4,7 +4,7 @@
 use std::{sync::Arc, task::Waker};
 
 use mqtt_proto::{Connected, UsageError, packet::Connect};
-use mqtt_transport::ConnInfo;
+use mqtt_transport::{ConnInfo, Endpoint};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -28,18 +28,27 @@ impl Shared {
     }
 
     /// The server has accepted.
-    pub(crate) fn on_connected(&self, connected: Connected<usize>, conn: ConnInfo) {
+    pub(crate) fn on_connected(
+        &self,
+        connected: Connected<usize>,
+        conn: ConnInfo,
+        endpoint: Endpoint,
+    ) {
         let Connected { connack, lost, .. } = connected;
         let resumed = connack.session_present;
-        tracing::info!(endpoint = %self.endpoint, resumed, "session opened");
+        tracing::info!(%endpoint, resumed, "session opened");
         let mut wakers = Vec::new();
         let mut state = self.lock();
         let ended = Arc::new(ConnectionLost {
-            endpoint: self.endpoint.clone(),
+            endpoint: endpoint.clone(),
             cause: LostCause::SessionLost,
         });
         state.lose(lost, &ended, &mut wakers);
-        state.facts = Some(Arc::new(Facts { connack, conn }));
+        state.facts = Some(Arc::new(Facts {
+            endpoint,
+            connack,
+            conn,
+        }));
         state.resume(resumed, &mut wakers);
         state.wake_for_room(&mut wakers);
         self.note_in_flight(&state);
@@ -53,7 +62,7 @@ impl Shared {
     /// An attempt to connect has failed. If that may have been after the server had accepted, what it
     /// keeps by the next attempt may be a session that it began then: subscriptions are not trusted
     /// to be there.
-    pub(crate) fn abandon_connect(&self, may_be_accepted: bool) {
+    pub(crate) fn abandon_connect(&self, endpoint: &Endpoint, may_be_accepted: bool) {
         let mut wakers = Vec::new();
         let mut state = self.lock();
         if may_be_accepted {
@@ -62,7 +71,7 @@ impl Shared {
             }
         }
         let lost = Arc::new(ConnectionLost {
-            endpoint: self.endpoint.clone(),
+            endpoint: endpoint.clone(),
             cause: LostCause::SessionLost,
         });
         state.interrupt(&lost, &mut wakers);
@@ -72,12 +81,12 @@ impl Shared {
 
     /// The connection is gone and another is tried: tells those whom it ended.
     pub(crate) fn interrupt(&self, cause: LostCause) -> Arc<ConnectionLost> {
-        let lost = Arc::new(ConnectionLost {
-            endpoint: self.endpoint.clone(),
-            cause,
-        });
         let mut wakers = Vec::new();
         let mut state = self.lock();
+        let lost = Arc::new(ConnectionLost {
+            endpoint: state.endpoint(&self.endpoint).clone(),
+            cause,
+        });
         state.interrupt(&lost, &mut wakers);
         self.note_in_flight(&state);
         drop(state);
