@@ -35,7 +35,8 @@ pub struct SessionConfig {
     pub keep_alive: Duration,
     /// What the server publishes if the connection ends without DISCONNECT.
     pub will: Option<Will>,
-    /// User name.
+    /// User name. A [source](crate::SessionConnector::with_credentials) of credentials takes the place of
+    /// this and of the password.
     pub user_name: Option<String>,
     /// Password; never printed.
     pub password: Option<Secret>,
@@ -59,6 +60,9 @@ pub struct SessionConfig {
     /// Publishes wait while so many bytes are unwritten. Default 64 KiB: more adds delay, not
     /// throughput. A second buffer of this size may be on its way into the socket.
     pub max_unsent_bytes: usize,
+    /// How long a [source](crate::CredentialsSource) of credentials may take. Default 5 s, as for
+    /// CONNACK: it asks another service.
+    pub credentials_timeout: Duration,
     /// How long dialling may take, from resolving the name. Default 3 s.
     pub connect_timeout: Duration,
     /// How long the server may take to answer CONNECT. Default 5 s.
@@ -116,6 +120,7 @@ impl SessionConfig {
             max_in_flight: 100,
             outbox: OutboxConfig::default(),
             max_unsent_bytes: 64 * 1024,
+            credentials_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(3),
             connack_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(10),
@@ -134,6 +139,7 @@ impl SessionConfig {
     /// The same, with times that can be added to any point in time.
     pub(crate) fn bounded(mut self) -> Self {
         for timeout in [
+            &mut self.credentials_timeout,
             &mut self.connect_timeout,
             &mut self.connack_timeout,
             &mut self.write_timeout,
@@ -230,6 +236,7 @@ impl SessionConfig {
             );
         }
         for (path, timeout) in [
+            ("session.credentials_timeout", self.credentials_timeout),
             ("session.connect_timeout", self.connect_timeout),
             ("session.connack_timeout", self.connack_timeout),
             ("session.write_timeout", self.write_timeout),
@@ -321,6 +328,7 @@ setters! {
     with_max_in_flight max_in_flight: u16,
     with_outbox outbox: OutboxConfig,
     with_max_unsent_bytes max_unsent_bytes: usize,
+    with_credentials_timeout credentials_timeout: Duration,
     with_connect_timeout connect_timeout: Duration,
     with_connack_timeout connack_timeout: Duration,
     with_write_timeout write_timeout: Duration,

@@ -19,10 +19,13 @@ use tower_service::Service;
 
 use crate::{
     config::SessionConfig,
+    credentials::{CredentialsError, CredentialsRequest, CredentialsSource, Given, Source},
     driver::Driver,
     error::{ConnectCause, ConnectError, LostCause},
     life::Life,
+    notes::Notes,
     reconnect::{Cause, Interruption, Plan, Reconnect},
+    renewal::{renew, retire},
     session::Session,
     shared::{Core, Options, Shared},
 };
@@ -46,6 +49,7 @@ pub(crate) struct Common<C> {
     write_deadline: DeadlineHandle,
     options: Arc<Options>,
     reconnect: Option<Reconnect>,
+    credentials: Option<Source>,
     /// What dials for the connections after the first.
     template: Mutex<C>,
     /// Which they all go through, if they are to.
@@ -93,6 +97,7 @@ impl<C: Clone> SessionConnector<C> {
                 outbox: config.outbox.clone(),
             }),
             reconnect: config.reconnect.clone().map(Reconnect::from),
+            credentials: None,
             template: Mutex::new(connector.clone()),
             gate: None,
             config,
@@ -119,28 +124,35 @@ impl<C: Clone> SessionConnector<C> {
             policy: Arc::new(policy),
             ..reconnect
         });
-        self.with_reconnect(reconnect)
-    }
-
-    fn with_reconnect(self, reconnect: Option<Reconnect>) -> Self {
-        let gate = self.common.gate.clone();
-        self.with_common(reconnect, gate)
+        self.with_common(|common| common.reconnect = reconnect)
     }
 
     pub(crate) fn with_gate(self, gate: Option<DialGate>) -> Self {
-        let reconnect = self.common.reconnect.clone();
-        self.with_common(reconnect, gate)
+        self.with_common(|common| common.gate = gate)
     }
 
-    fn with_common(self, reconnect: Option<Reconnect>, gate: Option<DialGate>) -> Self {
-        let common = Common {
+    /// Asks `source` for user name and password at every attempt to connect, of every session, in the place
+    /// of the configured ones. See [`CredentialsSource`].
+    #[must_use]
+    pub fn with_credentials(self, source: impl CredentialsSource) -> Self {
+        let source = Source {
+            source: Arc::new(source),
+            timeout: self.common.config.credentials_timeout,
+        };
+        self.with_common(|common| common.credentials = Some(source))
+    }
+
+    fn with_common(self, change: impl FnOnce(&mut Common<C>)) -> Self {
+        let mut common = Common {
             config: self.common.config.clone(),
             write_deadline: self.common.write_deadline.clone(),
             options: self.common.options.clone(),
             template: Mutex::new(self.connector.clone()),
-            reconnect,
-            gate,
+            reconnect: self.common.reconnect.clone(),
+            credentials: self.common.credentials.clone(),
+            gate: self.common.gate.clone(),
         };
+        change(&mut common);
         Self {
             common: Arc::new(common),
             ..self
@@ -169,7 +181,10 @@ impl<C: Clone> SessionConnector<C> {
         if self.common.reconnect.is_none() && self.common.gate.is_none() {
             return self;
         }
-        self.with_common(None, None)
+        self.with_common(|common| {
+            common.reconnect = None;
+            common.gate = None;
+        })
     }
 }
 
@@ -278,16 +293,18 @@ async fn open<C: Dial>(
     let options = common.options.clone();
     let shared = Arc::new(Shared::new(endpoint, core, notice, options));
     let mut opener = Opener::new(common);
-    let mut to = None;
+    let (mut to, mut last) = (None, None);
     let driver = loop {
         let connect = (*connect).clone();
-        match opener.attempt(&mut connector, connect, to, &shared).await {
+        let cause = last.as_ref().map(Cause::NotOpened);
+        let attempt = opener.attempt(&mut connector, connect, to, cause, &shared);
+        match attempt.await {
             Ok(driver) => break driver,
             Err(error) => match opener.plan(&shared, Cause::NotOpened(&error)) {
                 Plan::Retry { after, endpoint } => {
                     tracing::warn!(%error, cause = ?error.cause, ?after, "no session yet");
                     tokio::time::sleep(after).await;
-                    to = endpoint;
+                    (to, last) = (endpoint, Some(error));
                 }
                 // Nobody has the session yet who could end the hold.
                 Plan::Hold | Plan::GiveUp => return Err(error),
@@ -306,6 +323,7 @@ pub(crate) struct Opener<C> {
     was_open: bool,
     /// Whether the gate counts it as open.
     is_open: bool,
+    notes: Option<Box<Notes>>,
 }
 
 impl<C: Dial> Opener<C> {
@@ -315,6 +333,7 @@ impl<C: Dial> Opener<C> {
             attempt: 0,
             was_open: false,
             is_open: false,
+            notes: None,
         }
     }
 
@@ -323,14 +342,12 @@ impl<C: Dial> Opener<C> {
         self.common.reconnect.is_some()
     }
 
-    /// What the policy says of this.
+    /// What is to be done about this: what the policy says, unless it is plain.
     pub(crate) fn plan(&mut self, shared: &Shared, cause: Cause<'_>) -> Plan {
-        let Some(Reconnect {
-            policy,
-            stable_after,
-        }) = &self.common.reconnect
-        else {
-            return Plan::GiveUp;
+        let common = self.common.clone();
+        let stable_after = match &common.reconnect {
+            Some(reconnect) => reconnect.stable_after,
+            None => Duration::MAX,
         };
         let age = || {
             shared
@@ -339,26 +356,58 @@ impl<C: Dial> Opener<C> {
                 .as_ref()
                 .map(|it| it.conn.dialled.elapsed())
         };
-        if matches!(cause, Cause::Lost(_)) && age().is_some_and(|age| age >= *stable_after) {
+        if matches!(cause, Cause::Lost(_)) && age().is_some_and(|age| age >= stable_after) {
             self.attempt = 0;
+            if let Some(notes) = &mut self.notes {
+                notes.forget_failures();
+            }
         }
-        let plan = policy(&Interruption {
-            endpoint: cause.endpoint(),
-            attempt: self.attempt,
-            cause,
-            was_open: self.was_open,
-        });
+        let plan = match &common.reconnect {
+            _ if self.goes_on_at_once(cause) => Plan::retry(Duration::ZERO),
+            None => Plan::GiveUp,
+            Some(Reconnect { policy, .. }) => policy(&Interruption {
+                endpoint: cause.endpoint(),
+                attempt: self.attempt,
+                cause,
+                was_open: self.was_open,
+            }),
+        };
         self.attempt = self.attempt.saturating_add(1);
         plan
     }
 
     /// The connection has ended so: the gate is told, if it counts it.
     pub(crate) fn on_ended(&mut self, shared: &Shared, cause: &LostCause) {
+        if let Some(notes) = &mut self.notes {
+            notes.on_connection_lost();
+        }
         if let (Some(gate), true) = (&self.common.gate, std::mem::take(&mut self.is_open)) {
             let facts = shared.lock().facts.clone();
             let began = facts.map_or_else(Instant::now, |facts| facts.conn.dialled);
             gate.on_ended(began, crate::gate::has_failed(cause));
         }
+    }
+
+    /// Whether there are or may be new credentials, and no policy need be asked.
+    fn goes_on_at_once(&mut self, cause: Cause<'_>) -> bool {
+        if let Cause::Lost(lost) = cause
+            && matches!(lost.cause, LostCause::Renewed)
+        {
+            return true;
+        }
+        let source = self.common.credentials.as_ref();
+        if !cause.is_about_credentials() || !source.is_some_and(Source::can_renew) {
+            return false;
+        }
+        let notes = self.notes.get_or_insert_default();
+        !std::mem::replace(&mut notes.has_asked_anew, true)
+    }
+
+    /// Whether the connection is to be given up for one with new credentials.
+    pub(crate) fn poll_renewal(&mut self, cx: &mut Context<'_>) -> bool {
+        self.notes
+            .as_mut()
+            .is_some_and(|notes| notes.poll_renewal(cx))
     }
 
     pub(crate) fn attempts(&self) -> u32 {
@@ -369,28 +418,42 @@ impl<C: Dial> Opener<C> {
     pub(crate) async fn reopen(
         &mut self,
         to: Option<Endpoint>,
+        last: Cause<'_>,
         shared: &Arc<Shared>,
     ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectError> {
         let template = self.common.template.lock();
         let mut connector = template.unwrap_or_else(PoisonError::into_inner).clone();
         let connect = shared.lock().core.last_connect().cloned();
         let connect = connect.expect("a session that was open had a CONNECT");
-        self.attempt(&mut connector, connect, to, shared).await
+        self.attempt(&mut connector, connect, to, Some(last), shared)
+            .await
     }
 
-    /// Dials, shakes hands and hands over to a driver.
+    /// Asks for credentials, dials, shakes hands and hands over to a driver.
     async fn attempt(
         &mut self,
         connector: &mut C,
-        connect: Connect,
+        mut connect: Connect,
         to: Option<Endpoint>,
+        last: Option<Cause<'_>>,
         shared: &Arc<Shared>,
     ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectError> {
+        let endpoint = to.unwrap_or_else(|| shared.endpoint.clone());
+        let given = match self.credentials(&connect, &endpoint, last).await {
+            Ok(given) => given,
+            Err(error) => {
+                let cause = ConnectCause::Credentials(error);
+                return Err(ConnectError { endpoint, cause });
+            }
+        };
+        let renew_at = given.as_ref().and_then(|it| it.renew_at(fastrand::f64()));
+        if let Some(given) = given {
+            given.credentials.put_into(&mut connect);
+        }
         let turn = match &self.common.gate {
             Some(gate) => Some(gate.enter().await),
             None => None,
         };
-        let endpoint = to.unwrap_or_else(|| shared.endpoint.clone());
         let established = self.establish(connector, connect, &endpoint, shared).await;
         let outcome = crate::gate::outcome(established.as_ref().map(|_| ()));
         if let (Some(turn), Some(outcome)) = (turn, outcome) {
@@ -399,6 +462,9 @@ impl<C: Dial> Opener<C> {
         }
         match established {
             Ok(driver) => {
+                if let Some(at) = renew_at {
+                    self.begin_renewal(at, shared);
+                }
                 if !self.was_open {
                     // Those of the opening have their own number.
                     self.attempt = 0;
@@ -417,8 +483,50 @@ impl<C: Dial> Opener<C> {
         }
     }
 
+    /// What the source gives, or has given for this attempt already; `None` without a source.
+    async fn credentials(
+        &mut self,
+        connect: &Connect,
+        endpoint: &Endpoint,
+        last: Option<Cause<'_>>,
+    ) -> Result<Option<Given>, CredentialsError> {
+        let renewed = self.notes.as_mut().and_then(|notes| notes.renewed.take());
+        let Some(source) = self
+            .common
+            .credentials
+            .as_ref()
+            .filter(|_| renewed.is_none())
+        else {
+            return Ok(renewed);
+        };
+        let request = CredentialsRequest {
+            endpoint,
+            client_id: &connect.client_id,
+            attempt: self.attempt,
+            last,
+        };
+        source.ask(&request).await.map(Some)
+    }
+
+    /// Has the connection that was just opened given up before its credentials expire.
+    fn begin_renewal(&mut self, at: Instant, shared: &Arc<Shared>) {
+        let (source, shared) = (self.common.credentials.clone(), shared.clone());
+        let (reopens, is_pooled) = (self.reopens(), shared.is_pooled());
+        self.notes.get_or_insert_default().renewal = match source {
+            Some(source) if reopens => {
+                let renewal = renew(source, shared, at);
+                Some(Box::pin(async { Some(renewal.await) }))
+            }
+            _ if is_pooled => Some(Box::pin(async move {
+                retire(shared, at).await;
+                None
+            })),
+            _ => None,
+        };
+    }
+
     async fn establish(
-        &self,
+        &mut self,
         connector: &mut C,
         connect: Connect,
         endpoint: &Endpoint,

@@ -167,9 +167,15 @@ impl<C: Conn> Driver<C> {
     /// Takes all that waits to be written, if anything does.
     fn take_outbound(&mut self, scratch: &mut Scratch) {
         let mut state = self.shared.lock();
-        if state.departing && !state.core.is_connected() {
-            // DISCONNECT is the last of it, and nothing follows [MQTT5-3.14.4-2].
-            self.end.get_or_insert_with(|| Box::new(LostCause::Closed));
+        if !state.core.is_connected() {
+            // DISCONNECT is the last of it, and nothing follows [MQTT5-3.14.4-2]. What the server
+            // does ends elsewhere.
+            let cause = if state.departing {
+                LostCause::Closed
+            } else {
+                LostCause::Renewed
+            };
+            self.end.get_or_insert_with(|| Box::new(cause));
         }
         if state.core.unsent() > 0 {
             self.out = state.core.take_outbound(std::mem::take(&mut self.out));
@@ -203,7 +209,7 @@ impl<C: Conn> Driver<C> {
         self.end
             .take()
             .map(|cause| *cause)
-            .filter(|cause| !matches!(cause, LostCause::Closed))
+            .filter(|cause| !matches!(cause, LostCause::Closed | LostCause::Renewed))
     }
 
     /// Reads once and handles what came. Pending if there was nothing to read, or it is not the time.

@@ -11,6 +11,8 @@ use mqtt_proto::{
 use mqtt_transport::Endpoint;
 use thiserror::Error;
 
+use crate::credentials::CredentialsError;
+
 /// No session could be opened.
 #[derive(Debug, Error)]
 #[error("cannot open a session at {endpoint}")]
@@ -30,6 +32,9 @@ pub enum ConnectCause {
     /// There was no connection: resolving, dialling or its deadline.
     #[error("no connection")]
     Dial(#[source] mqtt_transport::ConnectError),
+    /// The [source](crate::CredentialsSource) of credentials had none to give, or not in time.
+    #[error("no credentials")]
+    Credentials(#[source] CredentialsError),
     /// The session's configuration is not allowed.
     #[error("the configuration is not allowed")]
     Config(#[source] ConfigErrors),
@@ -82,6 +87,9 @@ pub enum LostCause {
     /// This side ended it without DISCONNECT, as [`Session::cut`](crate::Session::cut) asked.
     #[error("cut by this side")]
     Cut,
+    /// This side ended it in order, for a connection with new credentials.
+    #[error("closed by this side for new credentials")]
+    Renewed,
     /// The server closed it without a word.
     #[error("closed by the server")]
     ClosedByServer,

@@ -96,9 +96,10 @@ impl Shared {
 }
 
 impl State {
-    /// Whether nothing is waited for any more before the session leaves.
+    /// Whether nothing is waited for any more before the session leaves, or its connection is renewed.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.closing && self.open_publishes() == 0
+        let is_settled = self.core.is_paused() && self.core.in_flight() == 0;
+        is_settled || (self.closing && self.open_publishes() == 0)
     }
 
     /// What does not make it, if the session goes now.

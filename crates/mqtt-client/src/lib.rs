@@ -52,6 +52,7 @@ mod buffers;
 mod config;
 mod connector;
 mod control;
+mod credentials;
 mod discard;
 mod driver;
 mod error;
@@ -60,10 +61,12 @@ mod leaving;
 mod life;
 mod line;
 mod manual;
+mod notes;
 mod outbox;
 mod pooled;
 mod publish;
 mod reconnect;
+mod renewal;
 mod request;
 mod respond;
 mod restore;
@@ -82,6 +85,10 @@ mod transient;
 pub use acknowledge::{Ack, Received, Stale};
 pub use config::{LostPublishes, SessionConfig};
 pub use connector::{ConnectFuture, Dial, SessionConnector};
+pub use credentials::{
+    Credentials, CredentialsError, CredentialsRequest, CredentialsSource, EnvCredentials,
+    FileCredentials,
+};
 pub use discard::Discard;
 pub use error::{
     ConnectCause, ConnectError, ConnectionLost, Delivery, LostCause, NotQuiet, Operation,

@@ -61,7 +61,14 @@ impl<C: Dial> Future for Life<C> {
         loop {
             match &mut this.stage {
                 Stage::Connected(driver) => {
-                    let cause = ready!(Pin::new(&mut *driver).poll(cx));
+                    let Poll::Ready(cause) = Pin::new(&mut *driver).poll(cx) else {
+                        let opener = this.opener.as_mut();
+                        if opener.is_some_and(|opener| opener.poll_renewal(cx)) {
+                            driver.shared().change_connections();
+                            continue;
+                        }
+                        return Poll::Pending;
+                    };
                     let shared = driver.shared().clone();
                     tracing::info!(endpoint = %shared.endpoint, %cause, "connection ended");
                     let mut opener = this.opener.take();
@@ -145,7 +152,7 @@ async fn reopen<C: Dial>(
                         shared.abandon_connect(&lost.endpoint, true);
                         Err(Stopped::Cut)
                     }
-                    result = opener.reopen(to, &shared) => Ok(result),
+                    result = opener.reopen(to, cause, &shared) => Ok(result),
                 }
             }
             Waited::Stopped(stopped) => Err(stopped),

@@ -110,7 +110,7 @@ where
 
 impl Pooled for Session {
     fn is_usable(&self) -> bool {
-        !self.refuses()
+        Self::is_usable(self)
     }
 
     fn has_failed(&self) -> bool {

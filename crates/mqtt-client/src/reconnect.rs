@@ -67,6 +67,7 @@ use crate::error::{ConnectError, ConnectionLost};
 /// | TLS failed on the way: cut off, timed out | transient |
 /// | a certificate was refused, either way; TLS cannot do what is asked | permanent |
 /// | not supported, not permitted, not a valid address | permanent |
+/// | the source of credentials has none | as it says |
 /// | the options are not allowed | permanent |
 /// | this side has cut the connection | transient |
 /// | this side has left | permanent |

@@ -150,9 +150,10 @@ impl Session {
         self.handle.shared.has_failed()
     }
 
-    /// Whether it takes no more requests: it has ended, or was told to leave. Takes no lock.
-    pub(crate) fn refuses(&self) -> bool {
-        self.handle.shared.refuses()
+    /// Whether its next holder can work with it: it has not ended, was not told to leave, and its
+    /// credentials are not about to expire. Takes no lock.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.handle.shared.refuses() && !self.handle.shared.is_retired()
     }
 
     /// Waits for the session to be over, and says why it is.

@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     ended: AtomicBool,
     /// That the session was told to leave, likewise.
     pub(crate) leaving: AtomicBool,
+    /// That the pool it belongs to is to replace it, likewise.
+    retired: AtomicBool,
     /// How many publishes were taken and have not ended, likewise; as of when the lock was last held to change it.
     in_flight: AtomicU32,
     pub(crate) control: Control,
@@ -161,6 +163,7 @@ impl Shared {
             endpoint,
             ended: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             control: Control::default(),
             notice,
@@ -208,7 +211,10 @@ impl Shared {
             return false;
         }
         match self.lock().end.as_deref().map(|lost| &lost.cause) {
-            None | Some(LostCause::Closed | LostCause::Cut | LostCause::TaskDropped) => false,
+            None
+            | Some(
+                LostCause::Closed | LostCause::Cut | LostCause::Renewed | LostCause::TaskDropped,
+            ) => false,
             Some(
                 LostCause::ClosedByServer
                 | LostCause::Disconnected(_)
@@ -244,6 +250,36 @@ impl Shared {
         wakers.into_iter().for_each(Waker::wake);
         if is_quiet {
             self.changed.notify_waiters();
+        }
+    }
+
+    /// Has the pool it belongs to replace it.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        if let Some(notice) = &self.notice {
+            notice.send();
+        }
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.notice.is_some()
+    }
+
+    /// Waits until no publish is in flight or the session is over.
+    pub(crate) async fn settled(&self) {
+        loop {
+            let changed = self.changed.notified();
+            {
+                let state = self.lock();
+                if state.end.is_some() || state.core.in_flight() == 0 {
+                    return;
+                }
+            }
+            changed.await;
         }
     }
 

@@ -10,7 +10,7 @@ use mqtt_proto::{ProtocolError, ReasonCode};
 
 use crate::{
     error::{ConnectCause, ConnectError, ConnectionLost, LostCause},
-    reconnect::ClosedBy,
+    reconnect::{Cause, ClosedBy},
 };
 
 impl ConnectError {
@@ -20,6 +20,7 @@ impl ConnectError {
             ConnectCause::Dial(error) => error.is_transient(),
             ConnectCause::Io(error) => mqtt_transport::is_transient(error),
             ConnectCause::Closed | ConnectCause::Malformed(_) | ConnectCause::Protocol(_) => true,
+            ConnectCause::Credentials(error) => error.is_transient(),
             ConnectCause::Config(_) | ConnectCause::Options(_) => false,
             ConnectCause::Refused(connack) => refusal_is_transient(connack.reason_code),
         }
@@ -35,7 +36,9 @@ impl ConnectError {
             | ConnectCause::Malformed(_)
             | ConnectCause::Protocol(_)
             | ConnectCause::Refused(_) => ClosedBy::Server,
-            ConnectCause::Config(_) | ConnectCause::Options(_) => ClosedBy::Client,
+            ConnectCause::Credentials(_) | ConnectCause::Config(_) | ConnectCause::Options(_) => {
+                ClosedBy::Client
+            }
         }
     }
 }
@@ -47,6 +50,7 @@ impl ConnectionLost {
             LostCause::Closed => false,
             LostCause::Io { source, .. } => mqtt_transport::is_transient(source),
             LostCause::Cut
+            | LostCause::Renewed
             | LostCause::ClosedByServer
             | LostCause::Malformed(_)
             | LostCause::Protocol(_)
@@ -60,7 +64,9 @@ impl ConnectionLost {
     /// Who ended the connection.
     pub fn closed_by(&self) -> ClosedBy {
         match &self.cause {
-            LostCause::Closed | LostCause::Cut | LostCause::TaskDropped => ClosedBy::Client,
+            LostCause::Closed | LostCause::Cut | LostCause::Renewed | LostCause::TaskDropped => {
+                ClosedBy::Client
+            }
             LostCause::Io { .. } | LostCause::Protocol(ProtocolError::KeepAliveTimeout { .. }) => {
                 ClosedBy::Network
             }
@@ -71,6 +77,28 @@ impl ConnectionLost {
             | LostCause::SessionLost => ClosedBy::Server,
             LostCause::NotReopened(error) => error.closed_by(),
         }
+    }
+}
+
+impl Cause<'_> {
+    /// Whether the server does not take the credentials, or no longer.
+    pub(crate) fn is_about_credentials(&self) -> bool {
+        let code = match self {
+            Self::NotOpened(ConnectError {
+                cause: ConnectCause::Refused(connack),
+                ..
+            }) => connack.reason_code,
+            Self::Lost(ConnectionLost {
+                cause: LostCause::Disconnected(disconnect),
+                ..
+            }) => disconnect.reason_code,
+            Self::NotOpened(_) | Self::Lost(_) => return false,
+        };
+        [
+            ReasonCode::BAD_USER_NAME_OR_PASSWORD,
+            ReasonCode::NOT_AUTHORIZED,
+        ]
+        .contains(&code)
     }
 }
 
@@ -112,7 +140,7 @@ mod tests {
     use mqtt_transport::{ConnectPhase, Endpoint};
 
     use super::*;
-    use crate::error::Operation;
+    use crate::{credentials::CredentialsError, error::Operation};
 
     /// The table in the documentation of `ReconnectConfig`, as its lines say: a code, and what it is in
     /// a CONNACK and in a DISCONNECT.
@@ -223,6 +251,16 @@ mod tests {
             ),
             (ConnectCause::Protocol(silence()), true, ClosedBy::Network),
             (
+                ConnectCause::Credentials(io::Error::other("away").into()),
+                true,
+                ClosedBy::Client,
+            ),
+            (
+                ConnectCause::Credentials(CredentialsError::permanent(io::Error::other("gone"))),
+                false,
+                ClosedBy::Client,
+            ),
+            (
                 ConnectCause::Config(ConfigErrors::default()),
                 false,
                 ClosedBy::Client,
@@ -261,6 +299,7 @@ mod tests {
         for (cause, is_transient, closed_by) in [
             (LostCause::Closed, false, ClosedBy::Client),
             (LostCause::Cut, true, ClosedBy::Client),
+            (LostCause::Renewed, true, ClosedBy::Client),
             (LostCause::TaskDropped, true, ClosedBy::Client),
             (LostCause::ClosedByServer, true, ClosedBy::Server),
             (LostCause::SessionLost, true, ClosedBy::Server),

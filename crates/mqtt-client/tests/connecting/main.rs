@@ -3,17 +3,23 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod credentials;
 mod ending;
 mod plans;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use common::endpoint;
 use mqtt_client::{
-    ReconnectConfig, Session, SessionConfig, SessionConnector, Version, pool::Limit,
-    proto::packet::ConnAck,
+    Dial, Endpoint, ReconnectConfig, Session, SessionConfig, SessionConnector, Version,
+    pool::Limit, proto::packet::ConnAck,
 };
-use mqtt_testkit::{MemoryConnector, MemoryListener, ScriptedServer};
+use mqtt_testkit::{MemoryConnector, MemoryListener, ScriptedServer, memory};
+use tower::Service;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
@@ -27,8 +33,8 @@ pub(crate) fn config(version: Version) -> SessionConfig {
 }
 
 /// Opens a session, and the server's end of it.
-pub(crate) async fn open(
-    connector: &SessionConnector<MemoryConnector>,
+pub(crate) async fn open<C: Dial>(
+    connector: &SessionConnector<C>,
     listener: &mut MemoryListener,
 ) -> (Session, ScriptedServer) {
     let (session, server) = tokio::join!(connector.connect(endpoint()), async {
@@ -44,4 +50,44 @@ pub(crate) async fn resume(listener: &mut MemoryListener) -> ScriptedServer {
     let mut server = listener.accept().await;
     server.accept_with(ConnAck::resumed()).await;
     server
+}
+
+/// Connections in memory, with a record of where they were to go.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    inner: MemoryConnector,
+    dialled: Arc<Mutex<Vec<String>>>,
+}
+
+impl Recorded {
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        self.dialled.lock().unwrap().clone()
+    }
+}
+
+impl Service<Endpoint> for Recorded {
+    type Response = <MemoryConnector as Service<Endpoint>>::Response;
+    type Error = <MemoryConnector as Service<Endpoint>>::Error;
+    type Future = <MemoryConnector as Service<Endpoint>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, endpoint: Endpoint) -> Self::Future {
+        self.dialled.lock().unwrap().push(endpoint.to_string());
+        self.inner.call(endpoint)
+    }
+}
+
+pub(crate) fn recorded(
+    config: SessionConfig,
+) -> (SessionConnector<Recorded>, MemoryListener, Recorded) {
+    let (inner, listener) = memory();
+    let recorded = Recorded {
+        inner,
+        dialled: Arc::default(),
+    };
+    let connector = SessionConnector::with_connector(recorded.clone(), config).unwrap();
+    (connector, listener, recorded)
 }

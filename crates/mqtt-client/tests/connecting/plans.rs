@@ -6,17 +6,16 @@ use std::{
 };
 
 use mqtt_client::{
-    Cause, ClosedBy, Endpoint, LostCause, Plan, PublishError, QoS, Session, SessionConnector,
-    SessionState, Version,
+    Cause, ClosedBy, LostCause, Plan, PublishError, QoS, Session, SessionConnector, SessionState,
+    Version,
 };
-use mqtt_testkit::{MemoryConnector, MemoryListener, ScriptedServer, memory};
+use mqtt_testkit::{MemoryListener, ScriptedServer};
 use tokio::time::{Instant, sleep};
-use tower::ServiceExt;
 
 use crate::{
     SECOND,
     common::{BOTH, connector, endpoint, now, publish, settle},
-    config, open, resume,
+    config, open, recorded, resume,
 };
 
 /// A session that is held once its connection is cut, and tries again otherwise.
@@ -24,7 +23,7 @@ async fn held_when_cut(version: Version) -> (Session, ScriptedServer, MemoryList
     let (connector, mut listener) = connector(config(version));
     let connector = connector.with_reconnect_policy(|interruption| match interruption.cause {
         Cause::Lost(lost) if matches!(lost.cause, LostCause::Cut) => Plan::Hold,
-        _ => Plan::retry(SECOND),
+        Cause::Lost(_) | Cause::NotOpened(_) => Plan::retry(SECOND),
     });
     let (session, server) = open(&connector, &mut listener).await;
     (session, server, listener)
@@ -174,32 +173,9 @@ async fn a_session_that_is_being_opened_is_not_held() {
     session.unwrap_err();
 }
 
-/// What is dialled, by name.
-fn recorded() -> (
-    SessionConnector<
-        impl mqtt_client::Dial<Response = <MemoryConnector as tower::Service<Endpoint>>::Response>
-        + Sync,
-    >,
-    MemoryListener,
-    Arc<Mutex<Vec<String>>>,
-) {
-    let (connector, listener) = memory();
-    let dialled = Arc::new(Mutex::new(Vec::new()));
-    let record = dialled.clone();
-    let connector = connector.map_request(move |endpoint: Endpoint| {
-        record
-            .lock()
-            .unwrap()
-            .push(endpoint.host().unwrap().to_owned());
-        endpoint
-    });
-    let connector = SessionConnector::with_connector(connector, config(Version::V5)).unwrap();
-    (connector, listener, dialled)
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_attempt_elsewhere_is_for_once() {
-    let (connector, mut listener, dialled) = recorded();
+    let (connector, mut listener, dialled) = recorded(config(Version::V5));
     let seen = Arc::new(Mutex::new(Vec::new()));
     let witness = seen.clone();
     let connector = connector.with_reconnect_policy(move |interruption| {
@@ -213,12 +189,7 @@ async fn an_attempt_elsewhere_is_for_once() {
             _ => Plan::GiveUp.at("mqtt://b".parse().unwrap()),
         }
     });
-    let (session, server) = tokio::join!(connector.connect(endpoint()), async {
-        let mut server = listener.accept().await;
-        server.accept().await;
-        server
-    });
-    let session = session.unwrap();
+    let (session, server) = open(&connector, &mut listener).await;
     drop(server);
     let server = resume(&mut listener).await;
     settle().await;
@@ -229,8 +200,12 @@ async fn an_attempt_elsewhere_is_for_once() {
     let lost = session.closed().await;
     assert_eq!(lost.endpoint, endpoint());
     assert_eq!(
-        *dialled.lock().unwrap(),
-        ["server.test", "b", "server.test"]
+        dialled.endpoints(),
+        [
+            "mqtt://server.test:1883",
+            "mqtt://b:1883",
+            "mqtt://server.test:1883"
+        ]
     );
     let server = ClosedBy::Server;
     assert_eq!(

@@ -1,0 +1,45 @@
+//! What only some sessions remember from one connection to the next: boxed, so that the others do
+//! not pay for it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use crate::credentials::Given;
+
+#[derive(Default)]
+pub(crate) struct Notes {
+    /// Becomes what the present connection is given up for; `None`: it stays, though its credentials
+    /// expire.
+    pub(crate) renewal: Option<Pin<Box<dyn Future<Output = Option<Given>> + Send>>>,
+    /// Credentials for the next attempt.
+    pub(crate) renewed: Option<Given>,
+    /// Credentials that were refused were answered with others, since the last stable period.
+    pub(crate) has_asked_anew: bool,
+}
+
+impl Notes {
+    /// The last connection was stable: what was done about failures may be done again.
+    pub(crate) fn forget_failures(&mut self) {
+        self.has_asked_anew = false;
+    }
+
+    /// The connection is gone, and with it what was begun on it.
+    pub(crate) fn on_connection_lost(&mut self) {
+        self.renewal = None;
+    }
+
+    /// Whether the connection is to be given up for one with new credentials.
+    pub(crate) fn poll_renewal(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(renewal) = &mut self.renewal else {
+            return false;
+        };
+        let Poll::Ready(renewed) = renewal.as_mut().poll(cx) else {
+            return false;
+        };
+        self.renewal = None;
+        self.renewed = renewed;
+        self.renewed.is_some()
+    }
+}
