@@ -84,6 +84,7 @@ fn a_client_authenticates_again() {
 #[test]
 fn the_method_is_that_of_connect() {
     let mut pair = dialled();
+    asked(pair.give(Packet::Auth(auth(CONTINUE))));
     let other = UsageError::OtherAuthenticationMethod;
     assert_eq!(
         pair.session.authenticate(auth_by("KERBEROS", CONTINUE)),
@@ -102,6 +103,7 @@ fn the_method_is_that_of_connect() {
 #[test]
 fn a_client_says_continue_or_begins_again() {
     let mut pair = dialled();
+    asked(pair.give(Packet::Auth(auth(CONTINUE))));
     for code in [OK, AGAIN, ReasonCode::UNSPECIFIED_ERROR] {
         let error = UsageError::AuthenticationReason(code);
         assert_eq!(pair.session.authenticate(auth(code)), Err(error));
@@ -195,4 +197,65 @@ fn auth_needs_a_connection() {
     pair.cut();
     let result = pair.session.authenticate(auth(AGAIN));
     assert_eq!(result, Err(UsageError::NotConnected));
+}
+
+/// One AUTH answers one. [MQTT5-4.12.0-3] [MQTT5 4.12.1]
+#[test]
+fn client_and_server_take_turns() {
+    let mut pair = dialled();
+    let refused = |code| Err(UsageError::AuthenticationReason(code));
+    assert_eq!(
+        pair.session.authenticate(auth(CONTINUE)),
+        refused(CONTINUE),
+        "nothing is asked"
+    );
+    asked(pair.give(Packet::Auth(auth(CONTINUE))));
+    pair.session.authenticate(auth(CONTINUE)).unwrap();
+    assert_eq!(pair.session.authenticate(auth(CONTINUE)), refused(CONTINUE));
+    assert!(pair.give(accepted(Some("SCRAM"))).is_some());
+    assert_eq!(pair.session.authenticate(auth(CONTINUE)), refused(CONTINUE));
+    pair.session.authenticate(auth(AGAIN)).unwrap();
+    assert_eq!(pair.session.authenticate(auth(AGAIN)), refused(AGAIN));
+    asked(pair.give(Packet::Auth(auth(OK))));
+    pair.session.authenticate(auth(AGAIN)).unwrap();
+}
+
+/// [MQTT5 4.12] [MQTT5 4.12.1]
+#[test]
+fn a_server_does_not_speak_out_of_turn() {
+    let check = |mut pair: Pair, code: ReasonCode| {
+        pair.sent();
+        pair.give_wrong(Packet::Auth(auth(code)));
+        assert_eq!(pair.sent(), [disconnect(ReasonCode::PROTOCOL_ERROR)]);
+    };
+    let asked_twice = || {
+        let mut pair = dialled();
+        asked(pair.give(Packet::Auth(auth(CONTINUE))));
+        pair
+    };
+    check(asked_twice(), CONTINUE);
+    check(authenticated(), CONTINUE);
+    check(authenticated(), OK);
+    // Before CONNACK only that says so.
+    check(dialled(), OK);
+    let mut over = authenticated();
+    over.session.authenticate(auth(AGAIN)).unwrap();
+    asked(over.give(Packet::Auth(auth(OK))));
+    check(over, OK);
+}
+
+/// A token need not lie in memory as long as the connection lives.
+#[test]
+fn what_was_sent_with_connect_is_not_kept() {
+    let mut pair = Pair::new(V5);
+    let mut connect = lasting(V5);
+    connect.properties.authentication_method = Some(text("SCRAM"));
+    connect.properties.authentication_data = Some(mqtt_proto::Secret::new("once").unwrap());
+    let Packet::Connect(sent) = pair.dial(connect) else {
+        unreachable!("CONNECT is the first packet");
+    };
+    assert!(sent.properties.authentication_data.is_some());
+    let kept = &pair.session.last_connect().unwrap().properties;
+    assert_eq!(kept.authentication_method, Some(text("SCRAM")));
+    assert_eq!(kept.authentication_data, None);
 }

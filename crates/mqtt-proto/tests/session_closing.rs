@@ -243,6 +243,8 @@ fn texts_that_were_not_asked_for_end_the_connection() {
             pair.publish_at(ExactlyOnce, "2");
             pair.subscribe(&["a"]);
             pair.unsubscribe(&["a"]);
+            let again = auth(ReasonCode::RE_AUTHENTICATE);
+            pair.session.authenticate(again).unwrap();
             pair.sent();
             if asked == Some(false) {
                 let error = pair.give_wrong(packet.clone());

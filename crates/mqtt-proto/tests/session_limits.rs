@@ -125,19 +125,20 @@ fn an_auth_that_is_too_large_is_refused() {
     connack.properties.authentication_method = Some(text("SCRAM"));
     connack.properties.maximum_packet_size = NonZeroU32::new(20);
     pair.accept(connack);
-    let mut auth = auth(mqtt_proto::ReasonCode::RE_AUTHENTICATE);
-    pair.session.authenticate(auth.clone()).unwrap();
-    assert_eq!(pair.sent().len(), 1);
-    auth.properties = Properties::from(AuthProperties {
+    let auth = auth(mqtt_proto::ReasonCode::RE_AUTHENTICATE);
+    let mut long = auth.clone();
+    long.properties = Properties::from(AuthProperties {
         reason_string: Some(text("a reason of some length")),
         ..AuthProperties::default()
     });
-    let result = pair.session.authenticate(auth);
+    let result = pair.session.authenticate(long);
     assert!(matches!(
         result,
         Err(UsageError::PacketTooLarge { max: 20, .. })
     ));
     assert_eq!(pair.sent(), []);
+    pair.session.authenticate(auth).unwrap();
+    assert_eq!(pair.sent().len(), 1);
 }
 
 /// [MQTT5 3.2.2.3.11] [MQTT5 3.2.2.3.12] [MQTT5 3.2.2.3.13] [MQTT5-3.8.3-4]

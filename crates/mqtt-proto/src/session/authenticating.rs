@@ -1,7 +1,8 @@
 //! Enhanced authentication: AUTH both ways, before CONNACK and again at any time after it.
 //!
-//! All of them, and the CONNACK, name the method of CONNECT `[MQTT5-4.12.0-5]`. What the data in
-//! them means is between the application and its server.
+//! All of them, and the CONNACK, name the method of CONNECT `[MQTT5-4.12.0-5]`. The client begins,
+//! with CONNECT or a re-authentication, and then the two take turns. What the data means is between
+//! the application and its server.
 
 use super::{Event, Phase, Session};
 use crate::{
@@ -9,15 +10,26 @@ use crate::{
     packet::{Auth, Packet, PacketType},
 };
 
+/// Who is to send the next AUTH.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing is under way: the client may begin a re-authentication.
+    #[default]
+    Nobody,
+    Client,
+    Server,
+}
+
 impl<T> Session<T> {
-    /// Goes on with enhanced authentication, or begins a re-authentication once connected.
+    /// Answers a step of enhanced authentication, or begins a re-authentication on a connection that
+    /// was accepted and has none under way.
     ///
     /// The method is that of CONNECT and may be left out.
     pub fn authenticate(&mut self, mut auth: Auth) -> Result<(), UsageError> {
         let may_begin = match self.phase {
             Phase::Disconnected | Phase::Closed => return Err(UsageError::NotConnected),
             Phase::Connecting { .. } => false,
-            Phase::Connected => true,
+            Phase::Connected => self.turn == Turn::Nobody,
         };
         let Some(method) = self.method() else {
             return Err(UsageError::NoAuthenticationMethod);
@@ -28,11 +40,22 @@ impl<T> Session<T> {
             None => auth.properties.authentication_method = Some(method.clone()),
         }
         match auth.reason_code {
-            ReasonCode::CONTINUE_AUTHENTICATION => {}
+            ReasonCode::CONTINUE_AUTHENTICATION if self.turn == Turn::Client => {}
             ReasonCode::RE_AUTHENTICATE if may_begin => {}
             code => return Err(UsageError::AuthenticationReason(code)),
         }
-        self.write(&Packet::Auth(auth))
+        self.write(&Packet::Auth(auth))?;
+        self.turn = Turn::Server;
+        Ok(())
+    }
+
+    /// The server is to answer this CONNECT, with AUTH if that names a method.
+    pub(super) fn begin_authentication(&mut self) {
+        self.turn = if self.method().is_some() {
+            Turn::Server
+        } else {
+            Turn::Nobody
+        };
     }
 
     pub(super) fn on_auth(&mut self, auth: Auth) -> Result<Event<T>, ProtocolError> {
@@ -45,6 +68,12 @@ impl<T> Session<T> {
         let has_texts =
             properties.reason_string.is_some() || !properties.user_properties.is_empty();
         self.check_texts(PacketType::Auth, has_texts)?;
+        // One AUTH answers one, and until CONNACK only that ends the exchange [MQTT5 4.12].
+        let is_last = auth.reason_code == ReasonCode::SUCCESS;
+        if self.turn != Turn::Server || (is_last && self.phase != Phase::Connected) {
+            return Err(self.unexpected(PacketType::Auth));
+        }
+        self.turn = if is_last { Turn::Nobody } else { Turn::Client };
         Ok(Event::Auth(Box::new(auth)))
     }
 

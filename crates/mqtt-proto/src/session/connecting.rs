@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Connected, Event, KeepAlive, Limits, Phase, Session};
+use super::{Connected, Event, KeepAlive, Limits, Phase, Session, authenticating::Turn};
 use crate::{
     ProtocolError, UsageError, Version,
     packet::{ConnAck, Connect, Packet, PacketType},
@@ -43,7 +43,12 @@ impl<T> Session<T> {
         self.is_paused = false;
         self.receiving.set_limits(&connect);
         self.session_expiry_interval = connect.properties.session_expiry_interval.unwrap_or(0);
+        // Sent once, and kept no longer than that: the next connection authenticates anew.
+        if connect.properties.authentication_data.is_some() {
+            connect.properties.authentication_data = None;
+        }
         self.connect = Some(Box::new(connect));
+        self.begin_authentication();
         self.phase = Phase::Connecting {
             began: now,
             deadline: now + self.options.connack_timeout,
@@ -101,6 +106,7 @@ impl<T> Session<T> {
         let resumes = connack.session_present && self.has_state;
         self.has_state = true;
         self.phase = Phase::Connected;
+        self.turn = Turn::Nobody;
         let mut lost = Vec::new();
         if !resumes {
             self.receiving.clear();

@@ -45,6 +45,7 @@ mod sending;
 mod writing;
 
 use aliases::Aliases;
+use authenticating::Turn;
 pub use event::{Connected, Event, Refused};
 use keep_alive::{KeepAlive, Tick};
 pub use limits::Limits;
@@ -84,6 +85,8 @@ pub struct Session<T> {
     has_state: bool,
     /// How long that outlives its connection, in seconds: as asked, or as the server answered.
     session_expiry_interval: u32,
+    /// Of enhanced authentication.
+    turn: Turn,
     limits: Limits,
     /// No more publishes are taken on this connection.
     is_paused: bool,
@@ -107,6 +110,7 @@ impl<T> Session<T> {
             version: Version::default(),
             has_state: false,
             session_expiry_interval: 0,
+            turn: Turn::default(),
             limits: Limits::default(),
             is_paused: false,
             sending: Sending::default(),
@@ -144,7 +148,7 @@ impl<T> Session<T> {
     }
 
     /// The CONNECT of the present or last connection, with the identifier that the server assigned
-    /// if it had none.
+    /// if it had none, and without its authentication data.
     pub fn last_connect(&self) -> Option<&Connect> {
         self.connect.as_deref()
     }
