@@ -1,6 +1,7 @@
 //! Opening sessions: dial, CONNECT, CONNACK, and the task that drives what comes after.
 
 use std::{
+    io,
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -9,7 +10,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use mqtt_pool::{ConfigErrors, DeathNotice, DialGate, DialOutcome};
-use mqtt_proto::{Connected, DecodeError, Decoder, Event, ProtocolError, packet::Connect};
+use mqtt_proto::{Connected, DecodeError, Decoder, Event, ProtocolError, Version, packet::Connect};
 use mqtt_transport::{Conn, ConnectDeadline, Connector, DeadlineHandle, Endpoint, WriteDeadline};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,6 +19,7 @@ use tokio::{
 use tower_service::Service;
 
 use crate::{
+    authenticate::{AuthenticationAttempt, Authenticator, AuthenticatorFactory, Exchange},
     config::SessionConfig,
     credentials::{CredentialsError, CredentialsRequest, CredentialsSource, Given, Source},
     driver::Driver,
@@ -50,6 +52,7 @@ pub(crate) struct Common<C> {
     options: Arc<Options>,
     reconnect: Option<Reconnect>,
     credentials: Option<Source>,
+    authenticator: Option<Arc<AuthenticatorFactory>>,
     /// What dials for the connections after the first.
     template: Mutex<C>,
     /// Which they all go through, if they are to.
@@ -98,6 +101,7 @@ impl<C: Clone> SessionConnector<C> {
             }),
             reconnect: config.reconnect.clone().map(Reconnect::from),
             credentials: None,
+            authenticator: None,
             template: Mutex::new(connector.clone()),
             gate: None,
             config,
@@ -142,6 +146,30 @@ impl<C: Clone> SessionConnector<C> {
         self.with_common(|common| common.credentials = Some(source))
     }
 
+    /// Authenticates with what `make` makes for each connection and each
+    /// [re-authentication](Session::reauthenticate), in the enhanced authentication of MQTT 5.0
+    /// (section 4.12). It is called in the task that connects and should not block. User name and
+    /// password of the configuration are sent too, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// The configured version is not 5.0.
+    pub fn with_authenticator<A: Authenticator>(
+        self,
+        make: impl Fn(&AuthenticationAttempt<'_>) -> A + Send + Sync + 'static,
+    ) -> Result<Self, ConfigErrors> {
+        let config = &self.common.config;
+        if config.version != Version::V5 {
+            let mut errors = ConfigErrors::default();
+            let rule = "5.0 for enhanced authentication";
+            let hint = "set version, or use user name and password";
+            errors.push("session.version", config.version, rule, hint);
+            return Err(errors);
+        }
+        let factory = Arc::new(AuthenticatorFactory::new(make, config.connack_timeout));
+        Ok(self.with_common(|common| common.authenticator = Some(factory)))
+    }
+
     fn with_common(self, change: impl FnOnce(&mut Common<C>)) -> Self {
         let mut common = Common {
             config: self.common.config.clone(),
@@ -150,6 +178,7 @@ impl<C: Clone> SessionConnector<C> {
             template: Mutex::new(self.connector.clone()),
             reconnect: self.common.reconnect.clone(),
             credentials: self.common.credentials.clone(),
+            authenticator: self.common.authenticator.clone(),
             gate: self.common.gate.clone(),
         };
         change(&mut common);
@@ -475,7 +504,10 @@ impl<C: Dial> Opener<C> {
             Err(cause) => {
                 let may_be_accepted = matches!(
                     cause,
-                    ConnectCause::Closed | ConnectCause::Io(_) | ConnectCause::Protocol(_)
+                    ConnectCause::Closed
+                        | ConnectCause::Io(_)
+                        | ConnectCause::Protocol(_)
+                        | ConnectCause::Authentication(_)
                 );
                 shared.abandon_connect(&endpoint, may_be_accepted);
                 Err(ConnectError { endpoint, cause })
@@ -528,11 +560,13 @@ impl<C: Dial> Opener<C> {
     async fn establish(
         &mut self,
         connector: &mut C,
-        connect: Connect,
+        mut connect: Connect,
         endpoint: &Endpoint,
         shared: &Arc<Shared>,
     ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectCause> {
         let common = &*self.common;
+        let factory = common.authenticator.as_ref();
+        let mut authenticating = Exchange::begin_connect(factory, endpoint, &mut connect).await?;
         std::future::poll_fn(|cx| connector.poll_ready(cx))
             .await
             .map_err(ConnectCause::Dial)?;
@@ -548,7 +582,10 @@ impl<C: Dial> Opener<C> {
             .map_err(ConnectCause::Options)?;
         let mut decoder = Decoder::new(version, common.config.max_packet_size);
         let deadline = now + common.config.connack_timeout;
-        let exchanged = exchange(&mut conn, shared, &mut decoder);
+        if let Some(authenticating) = &mut authenticating {
+            authenticating.set_deadline(deadline);
+        }
+        let exchanged = exchange(&mut conn, shared, &mut decoder, authenticating.as_mut());
         let exchanged = tokio::time::timeout_at(deadline, exchanged)
             .await
             .unwrap_or_else(|_| {
@@ -565,6 +602,9 @@ impl<C: Dial> Opener<C> {
             }
         };
         shared.on_connected(*connected, info, endpoint.clone());
+        if let (Some(factory), Some(authenticated)) = (factory, authenticating) {
+            shared.authenticated(factory, authenticated.valid_for());
+        }
         Ok(Driver::new(conn, shared.clone(), decoder, input))
     }
 }
@@ -592,19 +632,14 @@ async fn say_goodbye<C: Conn>(conn: &mut C, shared: &Shared) {
 /// Enough for a round trip to anywhere.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// CONNECT to CONNACK. Returns what came behind the CONNACK too.
+/// CONNECT to CONNACK, with AUTH between them. Returns what came behind the CONNACK too.
 async fn exchange<C: Conn>(
     conn: &mut C,
     shared: &Shared,
     decoder: &mut Decoder,
+    mut authenticating: Option<&mut Exchange>,
 ) -> Result<(Box<Connected<usize>>, Bytes), ConnectCause> {
-    let mut out = shared.lock().core.take_outbound(Default::default());
-    let unwritten = async {
-        conn.write_all_buf(&mut out).await?;
-        conn.flush().await
-    }
-    .await
-    .err();
+    let mut unwritten = write(conn, shared).await.err();
     let mut read = BytesMut::with_capacity(READ_SIZE);
     loop {
         match conn.read_buf(&mut read).await {
@@ -622,6 +657,9 @@ async fn exchange<C: Conn>(
             .decode(&mut input)
             .map_err(|error| malformed(shared, error))?
         {
+            if let Some(authenticating) = &mut authenticating {
+                authenticating.check(&packet, shared).await?;
+            }
             let now = Instant::now().into_std();
             let event = shared.lock().core.handle_packet(packet, now);
             match event.map_err(ConnectCause::Protocol)? {
@@ -630,11 +668,24 @@ async fn exchange<C: Conn>(
                     return Ok((connected, Bytes::copy_from_slice(&input)));
                 }
                 Some(Event::Refused(connack)) => return Err(ConnectCause::Refused(connack)),
+                Some(Event::Auth(auth)) => {
+                    if let Some(authenticating) = &mut authenticating {
+                        authenticating.go_on(&auth, shared).await?;
+                        unwritten = write(conn, shared).await.err().or(unwritten);
+                    }
+                }
                 _ => {}
             }
         }
         read.reserve(READ_SIZE);
     }
+}
+
+/// Writes what the core has to say.
+async fn write<C: Conn>(conn: &mut C, shared: &Shared) -> io::Result<()> {
+    let mut out = shared.lock().core.take_outbound(Default::default());
+    conn.write_all_buf(&mut out).await?;
+    conn.flush().await
 }
 
 /// A CONNACK with all its properties is smaller; it is freed when the session is open.

@@ -167,15 +167,12 @@ impl<C: Conn> Driver<C> {
     /// Takes all that waits to be written, if anything does.
     fn take_outbound(&mut self, scratch: &mut Scratch) {
         let mut state = self.shared.lock();
-        if !state.core.is_connected() {
+        if !state.core.is_connected() && self.end.is_none() {
             // DISCONNECT is the last of it, and nothing follows [MQTT5-3.14.4-2]. What the server
             // does ends elsewhere.
-            let cause = if state.departing {
-                LostCause::Closed
-            } else {
-                LostCause::Renewed
-            };
-            self.end.get_or_insert_with(|| Box::new(cause));
+            let closed = state.departing.then_some(LostCause::Closed);
+            let cause = closed.or_else(|| state.failed_authentication());
+            self.end = Some(Box::new(cause.unwrap_or(LostCause::Renewed)));
         }
         if state.core.unsent() > 0 {
             self.out = state.core.take_outbound(std::mem::take(&mut self.out));

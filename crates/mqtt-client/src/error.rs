@@ -11,7 +11,7 @@ use mqtt_proto::{
 use mqtt_transport::Endpoint;
 use thiserror::Error;
 
-use crate::credentials::CredentialsError;
+use crate::{authenticate::AuthenticationError, credentials::CredentialsError};
 
 /// No session could be opened.
 #[derive(Debug, Error)]
@@ -54,6 +54,9 @@ pub enum ConnectCause {
     /// The server broke a rule, or did not answer in time.
     #[error("the answer to CONNECT is not allowed")]
     Protocol(#[source] ProtocolError),
+    /// This side did not authenticate, or did not trust the server.
+    #[error("enhanced authentication failed")]
+    Authentication(#[source] AuthenticationError),
     /// The server said no.
     #[error("the server refused: {}{}", .0.reason_code, text(.0.properties.reason_string.as_ref()))]
     Refused(Box<ConnAck>),
@@ -110,6 +113,9 @@ pub enum LostCause {
     /// The server broke a rule or fell silent.
     #[error("the server broke a rule")]
     Protocol(#[source] ProtocolError),
+    /// This side ended it in a re-authentication.
+    #[error("re-authentication failed")]
+    Authentication(#[source] AuthenticationError),
     /// A later connection could not go on with the session: the server has lost it, or does not take
     /// what was in flight.
     #[error("the server has lost the session")]

@@ -36,6 +36,7 @@ pub(crate) fn outcome(result: Result<(), &ConnectCause>) -> Option<DialOutcome> 
         }
         ConnectCause::Refused(_) => Some(DialOutcome::Answered),
         ConnectCause::Config(_) | ConnectCause::Options(_) | ConnectCause::Credentials(_) => None,
+        ConnectCause::Authentication(_) => Some(DialOutcome::Answered),
         // A proxy whose server is away closes like this, and a 3.1.1 server that does not like the
         // client.
         ConnectCause::Dial(_)
@@ -57,7 +58,11 @@ const OF_THE_SERVER: [ReasonCode; 4] = [
 /// Whether a connection ended so by the server's or the network's doing.
 pub(crate) fn has_failed(cause: &LostCause) -> bool {
     match cause {
-        LostCause::Closed | LostCause::Cut | LostCause::Renewed | LostCause::TaskDropped => false,
+        LostCause::Closed
+        | LostCause::Cut
+        | LostCause::Renewed
+        | LostCause::Authentication(_)
+        | LostCause::TaskDropped => false,
         LostCause::Disconnected(disconnect) => OF_THE_SERVER.contains(&disconnect.reason_code),
         LostCause::ClosedByServer
         | LostCause::Io { .. }

@@ -48,6 +48,7 @@
 //! few of them as over one.
 
 mod acknowledge;
+mod authenticate;
 mod buffers;
 mod config;
 mod connector;
@@ -83,6 +84,9 @@ mod subscription;
 mod transient;
 
 pub use acknowledge::{Ack, Received, Stale};
+pub use authenticate::{
+    AuthenticationAttempt, AuthenticationError, Authenticator, ReauthenticateError,
+};
 pub use config::{LostPublishes, SessionConfig};
 pub use connector::{ConnectFuture, Dial, SessionConnector};
 pub use credentials::{

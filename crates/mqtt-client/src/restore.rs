@@ -42,6 +42,7 @@ impl State {
     pub(crate) fn interrupt(&mut self, lost: &Arc<ConnectionLost>, wakers: &mut Vec<Waker>) {
         let tokens = self.core.connection_lost();
         self.lose(tokens, lost, wakers);
+        self.stop_authenticating(lost, wakers);
         if let Some(restore) = &mut self.restore {
             restore.due.clear();
             restore.unanswered = 0;

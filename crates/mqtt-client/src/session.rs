@@ -80,6 +80,10 @@ impl Session {
         self.facts().connack.clone()
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
     fn facts(&self) -> Arc<Facts> {
         let facts = self.handle.shared.lock().facts.clone();
         facts.expect("a session is there once it was connected")

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     acknowledge::Ledger,
+    authenticate::Authentication,
     buffers,
     control::Control,
     error::{ConnectionLost, LostCause},
@@ -92,6 +93,8 @@ pub(crate) struct State {
     pub(crate) pressing: u32,
     /// There once a connection was lost. Boxed, as most sessions do without.
     pub(crate) restore: Option<Box<Restore>>,
+    /// There if the session authenticates.
+    pub(crate) authentication: Option<Box<Authentication>>,
     /// Of the present connection, or the last one.
     pub(crate) facts: Option<Arc<Facts>>,
     /// How it stands while it has no connection.
@@ -182,6 +185,7 @@ impl Shared {
                 unwanted: 0,
                 pressing: 0,
                 restore: None,
+                authentication: None,
                 facts: None,
                 interruption: None,
                 watch: None,
@@ -221,6 +225,7 @@ impl Shared {
                 | LostCause::Io { .. }
                 | LostCause::Malformed(_)
                 | LostCause::Protocol(_)
+                | LostCause::Authentication(_)
                 | LostCause::SessionLost
                 | LostCause::NotReopened(_),
             ) => true,
@@ -298,6 +303,7 @@ impl Shared {
             state.core.connection_lost();
             state.clear_outbox(&lost, &mut wakers);
             state.restore = None;
+            state.stop_authenticating(&lost, &mut wakers);
             state.waiters.retain(|_, waiter| match waiter {
                 Waiter::Waiting(_) => {
                     let answer = Waiter::Answered(Answer::Lost(lost.clone()));
@@ -445,8 +451,9 @@ impl State {
                 self.on_answered(token, reason_codes, properties, wakers);
             }
             Event::Disconnected(disconnect) => return Err(LostCause::Disconnected(disconnect)),
-            // The first two are over when the driver begins, and CONNECT names no authentication method.
-            Event::Connected(_) | Event::Refused(_) | Event::Auth(_) | _ => {}
+            Event::Auth(auth) => self.on_auth(auth, wakers),
+            // These are over when the driver begins.
+            Event::Connected(_) | Event::Refused(_) | _ => {}
         }
         Ok(())
     }

@@ -91,6 +91,7 @@ impl Shared {
         self.note_in_flight(&state);
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
+        self.changed.notify_waiters();
         lost
     }
 

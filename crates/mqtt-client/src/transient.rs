@@ -21,6 +21,7 @@ impl ConnectError {
             ConnectCause::Io(error) => mqtt_transport::is_transient(error),
             ConnectCause::Closed | ConnectCause::Malformed(_) | ConnectCause::Protocol(_) => true,
             ConnectCause::Credentials(error) => error.is_transient(),
+            ConnectCause::Authentication(error) => error.is_transient(),
             ConnectCause::Config(_) | ConnectCause::Options(_) => false,
             ConnectCause::Refused(connack) => refusal_is_transient(connack.reason_code),
         }
@@ -36,9 +37,10 @@ impl ConnectError {
             | ConnectCause::Malformed(_)
             | ConnectCause::Protocol(_)
             | ConnectCause::Refused(_) => ClosedBy::Server,
-            ConnectCause::Credentials(_) | ConnectCause::Config(_) | ConnectCause::Options(_) => {
-                ClosedBy::Client
-            }
+            ConnectCause::Credentials(_)
+            | ConnectCause::Authentication(_)
+            | ConnectCause::Config(_)
+            | ConnectCause::Options(_) => ClosedBy::Client,
         }
     }
 }
@@ -57,6 +59,7 @@ impl ConnectionLost {
             | LostCause::SessionLost
             | LostCause::TaskDropped => true,
             LostCause::NotReopened(error) => error.is_transient(),
+            LostCause::Authentication(error) => error.is_transient(),
             LostCause::Disconnected(disconnect) => disconnect_is_transient(disconnect.reason_code),
         }
     }
@@ -64,9 +67,11 @@ impl ConnectionLost {
     /// Who ended the connection.
     pub fn closed_by(&self) -> ClosedBy {
         match &self.cause {
-            LostCause::Closed | LostCause::Cut | LostCause::Renewed | LostCause::TaskDropped => {
-                ClosedBy::Client
-            }
+            LostCause::Closed
+            | LostCause::Cut
+            | LostCause::Renewed
+            | LostCause::Authentication(_)
+            | LostCause::TaskDropped => ClosedBy::Client,
             LostCause::Io { .. } | LostCause::Protocol(ProtocolError::KeepAliveTimeout { .. }) => {
                 ClosedBy::Network
             }
