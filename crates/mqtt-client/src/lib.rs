@@ -87,6 +87,8 @@ pub use acknowledge::{Ack, Received, Stale};
 pub use authenticate::{
     AuthenticationAttempt, AuthenticationError, Authenticator, ReauthenticateError,
 };
+#[cfg(feature = "scram")]
+pub use authenticate::{Scram, ScramAuthenticator, ScramError};
 pub use config::{LostPublishes, SessionConfig};
 pub use connector::{ConnectFuture, Dial, SessionConnector};
 pub use credentials::{

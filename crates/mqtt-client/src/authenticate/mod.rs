@@ -11,6 +11,8 @@
 mod again;
 mod error;
 mod exchange;
+#[cfg(feature = "scram")]
+mod scram;
 
 use std::{fmt, pin::Pin, time::Duration};
 
@@ -20,6 +22,8 @@ use mqtt_transport::Endpoint;
 pub(crate) use again::Authentication;
 pub use error::{AuthenticationError, ReauthenticateError};
 pub(crate) use exchange::Exchange;
+#[cfg(feature = "scram")]
+pub use scram::{Scram, ScramAuthenticator, ScramError};
 
 /// One exchange of enhanced authentication, as its client. Made anew for each connection and each
 /// re-authentication by what [`with_authenticator`](crate::SessionConnector::with_authenticator) was

@@ -6,6 +6,8 @@ mod again;
 mod common;
 mod connecting;
 mod renewing;
+#[cfg(feature = "scram")]
+mod scram;
 
 use std::{
     future::pending,
