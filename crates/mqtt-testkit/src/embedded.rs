@@ -10,11 +10,15 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mqtt5::MqttError;
 use mqtt5::broker::config::{BrokerConfig, StorageBackend, StorageConfig};
-use mqtt5::broker::{BrokerShutdownHandle, MqttBroker};
+use mqtt5::broker::{
+    BrokerShutdownHandle, MqttBroker, ScramCredentialStore, ScramCredentials,
+    ScramSha256AuthProvider,
+};
 use tokio::task::JoinHandle;
 
 use crate::UnixFront;
@@ -32,6 +36,9 @@ const MAX_INFLIGHT_MESSAGES: u16 = 1000;
 /// QoS 1 and 2 messages kept for one client that is away or behind, and their bytes.
 const MAX_QUEUED_MESSAGES: usize = 300_000;
 const MAX_QUEUED_BYTES: usize = 256 << 20;
+
+/// The fewest that clients take, so that tests are quick.
+const SCRAM_ITERATIONS: u32 = 4_096;
 
 /// Tries to have the same port again, and the pause between two. A process that this one is just
 /// spawning holds copies of its sockets until it has become another program, closed ones included.
@@ -87,7 +94,25 @@ impl EmbeddedServer {
     ///
     /// The port, the Unix socket or the server's parts could not be had.
     pub async fn start() -> Result<Self, EmbeddedError> {
-        let broker = RunningBroker::start((Ipv4Addr::LOCALHOST, 0).into()).await?;
+        let broker = RunningBroker::start((Ipv4Addr::LOCALHOST, 0).into(), None).await?;
+        let front = UnixFront::start(broker.addr).map_err(EmbeddedError::UnixFront)?;
+        Ok(Self { broker, front })
+    }
+
+    /// Starts a server that takes nobody but this user, by the enhanced authentication SCRAM-SHA-256.
+    ///
+    /// # Errors
+    ///
+    /// The port, the Unix socket or the server's parts could not be had.
+    pub async fn start_with_scram(user_name: &str, password: &str) -> Result<Self, EmbeddedError> {
+        let credentials =
+            ScramCredentials::from_password_with_iterations(password, SCRAM_ITERATIONS)?;
+        let user = ScramUser {
+            name: user_name.to_owned(),
+            credentials,
+        };
+        let user = Some(Arc::new(user));
+        let broker = RunningBroker::start((Ipv4Addr::LOCALHOST, 0).into(), user).await?;
         let front = UnixFront::start(broker.addr).map_err(EmbeddedError::UnixFront)?;
         Ok(Self { broker, front })
     }
@@ -120,10 +145,11 @@ impl EmbeddedServer {
     /// The server ended badly, or somebody took the port in between and held it for half a second.
     pub async fn restart(&mut self) -> Result<(), EmbeddedError> {
         let addr = self.broker.addr;
+        let user = self.broker.user.clone();
         self.broker.stop().await?;
         let mut attempts = 1;
         self.broker = loop {
-            match RunningBroker::start(addr).await {
+            match RunningBroker::start(addr, user.clone()).await {
                 Err(EmbeddedError::Broker(_)) if attempts < MAX_BIND_ATTEMPTS => {
                     attempts += 1;
                     tokio::time::sleep(REBIND_PAUSE).await;
@@ -144,22 +170,40 @@ impl EmbeddedServer {
     }
 }
 
+/// The one who may connect, if not everybody may.
+struct ScramUser {
+    name: String,
+    credentials: ScramCredentials,
+}
+
+impl ScramCredentialStore for ScramUser {
+    fn get_credentials(&self, user_name: &str) -> Option<ScramCredentials> {
+        (user_name == self.name).then(|| self.credentials.clone())
+    }
+}
+
 /// One run of the broker; dropping it ends the run.
 struct RunningBroker {
     addr: SocketAddr,
+    user: Option<Arc<ScramUser>>,
     shutdown: BrokerShutdownHandle,
     /// `None` once its end has been told.
     task: Option<JoinHandle<Result<(), MqttError>>>,
 }
 
 impl RunningBroker {
-    async fn start(addr: SocketAddr) -> Result<Self, EmbeddedError> {
+    async fn start(addr: SocketAddr, user: Option<Arc<ScramUser>>) -> Result<Self, EmbeddedError> {
         let mut broker = MqttBroker::with_config(config(addr)).await?;
+        if let Some(user) = user.clone() {
+            let provider = ScramSha256AuthProvider::new(user);
+            broker = broker.with_auth_provider(Arc::new(provider));
+        }
         let addr = broker.local_addr().ok_or(EmbeddedError::EndedEarly)?;
         let mut ready = broker.ready_receiver();
         let shutdown = broker.shutdown_handle();
         let mut running = Self {
             addr,
+            user,
             shutdown,
             task: Some(tokio::spawn(async move { broker.run().await })),
         };

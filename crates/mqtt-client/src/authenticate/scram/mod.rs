@@ -24,7 +24,7 @@ use keys::{HmacSha256, PasswordKeys};
 /// cheap to guess passwords from.
 const MIN_ITERATIONS: u32 = 4_096;
 
-/// The most, beyond the 600,000 that are recommended today for kept passwords: about half a second of
+/// The most, beyond the 600,000 that are recommended today for kept passwords: under half a second of
 /// one core, which is the most that a hostile server can ask of a connection.
 const MAX_ITERATIONS: u32 = 1_000_000;
 
