@@ -10,7 +10,10 @@ use std::{collections::HashMap, fmt, sync::Arc, task::Waker};
 use mqtt_proto::{AckId, Message, ReasonCode};
 use thiserror::Error;
 
-use crate::shared::{Shared, State};
+use crate::{
+    shared::{Shared, State},
+    unclaimed::Hold,
+};
 
 /// A message that is acknowledged by hand.
 #[derive(Debug)]
@@ -151,6 +154,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Ledger {
     /// Messages of several subscriptions.
     shares: HashMap<AckId, Share>,
+    /// Messages that nobody has claimed, in a session that was adopted.
+    pub(crate) hold: Option<Hold>,
 }
 
 #[derive(Debug)]
@@ -211,9 +216,9 @@ impl State {
         }
     }
 
-    fn forget_ledger_if_empty(&mut self) {
+    pub(crate) fn forget_ledger_if_empty(&mut self) {
         let ledger = self.ledger.as_ref();
-        if ledger.is_some_and(|ledger| ledger.shares.is_empty()) {
+        if ledger.is_some_and(|ledger| ledger.shares.is_empty() && ledger.hold.is_none()) {
             self.ledger = None;
         }
     }

@@ -76,6 +76,14 @@ pub struct SessionConfig {
     /// Whether to go on with a session that the server kept from an earlier process. Default
     /// false: the specification asks to disconnect then `[MQTT5-3.2.2-4]`, since what was in
     /// flight is unknown.
+    ///
+    /// The server sends what it kept at once, so QoS 1 and 2 messages that nobody subscribes to yet
+    /// are held unacknowledged. Each goes to the first subscription that wants it, by the same topic
+    /// filter, or by the same subscription identifier as in the earlier process if it used one. What
+    /// a subscription leaves unread that is given up, or refused, is held again. **When all
+    /// subscriptions are made, call
+    /// [`Session::release_unclaimed`](crate::Session::release_unclaimed)**, or acknowledgements end up
+    /// waiting behind a message that nobody wants.
     pub adopt_session: bool,
     /// What becomes of QoS 1 publishes in flight when the server has lost the session. By default they
     /// end as [`PublishError::Lost`](crate::PublishError::Lost), since only the program knows

@@ -8,7 +8,7 @@ use std::{
     mem,
 };
 
-use mqtt_proto::{AckId, Message, QoS, TopicName};
+use mqtt_proto::{Message, QoS, TopicName};
 
 use crate::subscription::Delivery;
 
@@ -126,15 +126,14 @@ impl Unread {
         }
     }
 
-    /// What is owed for all of it.
-    pub(crate) fn owed(&self) -> impl Iterator<Item = AckId> {
-        let (in_order, by_age) = match self {
-            Self::InOrder(messages) => (Some(messages), None),
-            Self::ByAge(messages) => (None, Some(&messages.kept)),
-        };
-        let by_age = by_age.into_iter().flatten().map(|(_, delivery)| delivery);
-        let all = in_order.into_iter().flatten().chain(by_age);
-        all.filter_map(|delivery| delivery.ack)
+    /// All of it that is owed an acknowledgement, behind what the reader has.
+    pub(crate) fn drain_into(&mut self, batch: &mut VecDeque<Delivery>) {
+        match self {
+            Self::InOrder(messages) => batch.append(messages),
+            Self::ByAge(messages) => {
+                batch.extend(messages.kept.drain(..).map(|(_, delivery)| delivery));
+            }
+        }
     }
 
     /// Frees what a burst has taken, of a queue that is empty.

@@ -38,6 +38,10 @@
 //! | a QoS 1 message that was not read | comes again | stays to be read |
 //! | a message that is not [acknowledged](Ack) yet | QoS 1 comes again, QoS 2 is not handed out again | its `Ack` is stale |
 //!
+//! A message that nobody here subscribes to is acknowledged at once, also one that comes of a subscription
+//! that was given up. In a session of an [earlier process](SessionConfig::adopt_session) it waits until
+//! somebody does, or until [`Session::release_unclaimed`].
+//!
 //! The server keeps a session if [`SessionConfig::session_expiry`] asks for it, which it does not by default
 //! (in 3.1.1, without [`clean_start`](SessionConfig::clean_start)). Otherwise it ends with each connection.
 //!
@@ -82,6 +86,7 @@ mod standing;
 mod subscribe;
 mod subscription;
 mod transient;
+mod unclaimed;
 
 pub use acknowledge::{Ack, Received, Stale};
 pub use authenticate::{
@@ -119,6 +124,7 @@ pub use session::Session;
 pub use session_pool::{KeyedPublisher, PoolPublishError, PoolPublishFuture, SessionPool};
 pub use subscribe::{Subscribe, SubscribeFuture, Subscriber};
 pub use subscription::Subscription;
+pub use unclaimed::Unclaimed;
 
 #[doc(no_inline)]
 pub use mqtt_pool as pool;

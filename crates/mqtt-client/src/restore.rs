@@ -107,6 +107,7 @@ impl State {
             }
         }
         self.forget_closed();
+        self.resume_hold(session_present);
         if !due.is_empty() {
             self.restore.get_or_insert_default().due = due;
         }

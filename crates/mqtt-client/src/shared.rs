@@ -291,7 +291,7 @@ impl Shared {
     /// The session is over: tells everyone, once.
     pub(crate) fn end(&self, cause: LostCause) {
         let mut wakers = Vec::new();
-        let news = {
+        let (news, ledger) = {
             let mut state = self.lock();
             if state.end.is_some() {
                 return;
@@ -331,8 +331,9 @@ impl Shared {
             };
             state.end = Some(lost);
             self.ended.store(true, Ordering::Release);
-            state.stand(standing)
+            (state.stand(standing), state.ledger.take())
         };
+        drop(ledger);
         News::tell(news);
         wakers.into_iter().for_each(Waker::wake);
         self.changed.notify_waiters();
@@ -480,7 +481,7 @@ impl State {
     }
 
     /// Hands a message to every subscription it belongs to, and acknowledges one that nobody
-    /// wants `[MQTT5-4.5.0-2]`.
+    /// wants `[MQTT5-4.5.0-2]`, unless somebody may still subscribe to it.
     fn deliver(&mut self, message: Message, ack: Option<AckId>, wakers: &mut Vec<Waker>) {
         let mut last = None;
         let mut takers = 0;
@@ -491,10 +492,12 @@ impl State {
             }
         }
         let Some(last) = last else {
-            if let Some(ack) = ack {
-                self.core.acknowledge(ack, ReasonCode::SUCCESS);
+            if !self.hold(message, ack) {
+                if let Some(ack) = ack {
+                    self.core.acknowledge(ack, ReasonCode::SUCCESS);
+                }
+                self.unwanted += 1;
             }
-            self.unwanted += 1;
             return;
         };
         if takers > 1 {

@@ -44,6 +44,11 @@ impl Shared {
             cause: LostCause::SessionLost,
         });
         state.lose(lost, &ended, &mut wakers);
+        // At the first opening it is not one that this process began.
+        let adopted = resumed && state.facts.is_none();
+        if adopted {
+            state.adopt();
+        }
         state.facts = Some(Arc::new(Facts {
             endpoint,
             connack,
@@ -55,6 +60,9 @@ impl Shared {
         let news = state.stand(SessionState::Connected { resumed });
         state.interruption = None;
         drop(state);
+        if adopted {
+            tracing::info!("messages wait for their subscriptions until release_unclaimed");
+        }
         News::tell(news);
         wakers.into_iter().for_each(Waker::wake);
     }

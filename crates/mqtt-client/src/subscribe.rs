@@ -245,6 +245,8 @@ impl Future for Subscribing {
                 }
                 queue.asked = Some(key);
                 let queue = state.subscriptions.insert(queue);
+                // There is no reader to wake yet.
+                state.claim(queue, &mut Vec::new());
                 let driver = state.wake_driver();
                 let next = state.next_subscribe();
                 drop(guard);

@@ -392,7 +392,7 @@ impl Subscription {
             .key
             .take()
             .and_then(|key| state.subscriptions.try_remove(key));
-        let Some(queue) = queue else {
+        let Some(mut queue) = queue else {
             return Ok(None);
         };
         if queue.is_cut_off
@@ -405,10 +405,10 @@ impl Subscription {
         if queue.pace == Pace::Pressing {
             state.pressing = state.pressing.saturating_sub(1);
         }
-        let owed = self.batch.iter().filter_map(|delivery| delivery.ack);
-        let owed = owed.chain(queue.messages.owed());
+        queue.messages.drain_into(&mut self.batch);
+        state.hold_again(&mut self.batch);
         state.lend_buffer();
-        for ack in owed {
+        for ack in self.batch.iter().filter_map(|delivery| delivery.ack) {
             state.settle(ack, unread);
         }
         let filters: Vec<_> = queue
