@@ -46,7 +46,7 @@
 //! (in 3.1.1, without [`clean_start`](SessionConfig::clean_start)). Otherwise it ends with each connection.
 //!
 //! On both stand [`Requester`], which resolves each [`Request`] to its reply, and [`Session::respond`], which
-//! answers requests with a service.
+//! answers requests with a service. A [`router`] hands messages to handlers by their topics.
 //!
 //! Sessions come from a [`Pool`](mqtt_pool::Pool) with [`PooledSessions`]; a [`SessionPool`] publishes over a
 //! few of them as over one.
@@ -79,6 +79,7 @@ mod restore;
 mod retry;
 #[cfg(feature = "_tls")]
 mod rotation;
+pub mod router;
 mod session;
 mod session_pool;
 mod shared;

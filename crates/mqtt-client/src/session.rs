@@ -34,10 +34,6 @@ impl Session {
         }
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.handle.shared
-    }
-
     /// A service that publishes.
     pub fn publisher(&self) -> Publisher {
         Publisher::new(self.handle.clone())
