@@ -93,9 +93,10 @@ impl InHand {
 
     /// Takes a message, or gives it back if there is no room.
     pub(super) fn take(&mut self, job: Job) -> Result<(), Job> {
+        let is_full = self.is_full();
         let rules = self.routes.plan().rules(job.destination);
         let of_route = self.counts.entry(job.destination).or_default();
-        if self.count >= self.routes.plan().max_in_hand || *of_route >= rules.max_in_hand {
+        if is_full || *of_route >= rules.max_in_hand {
             return Err(job);
         }
         *of_route += 1;

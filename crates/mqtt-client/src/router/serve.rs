@@ -7,7 +7,6 @@ use std::{
 };
 
 use futures_core::Stream;
-use mqtt_proto::Version;
 use tokio::task::JoinSet;
 
 use super::{
@@ -24,42 +23,29 @@ use crate::{
 /// How many messages are taken before other tasks of the thread get their turn.
 const MESSAGES_PER_POLL: usize = 128;
 
+/// Routes that are subscribed to. Messages wait until they are [served](Self::serve_until).
+///
+/// Dropping it unsubscribes without waiting. To have the server keep the subscriptions, and the messages, for the next
+/// process that takes the session up, [disconnect](Session::disconnect) before that. On a session that goes on, what is
+/// unread counts as not processed, as [`ManualSubscription`] says.
+#[derive(Debug)]
+#[must_use = "dropping it unsubscribes without waiting"]
+pub struct Subscribed {
+    routes: Routes,
+    session: Session,
+    sources: Vec<Source>,
+}
+
 /// Why routes are not served any more.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServeEnd {
-    /// They were told to shut down.
+    /// They were told to shut down. Their subscriptions are still there, to be served again, given up or left.
     ShutDown(Subscribed),
     /// The session is over, for this reason.
     SessionEnded(Arc<ConnectionLost>),
     /// On a later connection the server did not grant a subscription any more.
     Refused(ServeError),
-}
-
-/// The subscriptions of routes that were shut down. They are still open, and what comes for them waits unread.
-///
-/// Dropping it unsubscribes without waiting. To have the server keep the subscriptions, and the messages, for the next
-/// process that takes the session up, [disconnect](Session::disconnect) before that. On a session that goes on, what is unread
-/// counts as not processed, as [`ManualSubscription`] says.
-#[derive(Debug)]
-#[must_use = "dropping it unsubscribes without waiting"]
-pub struct Subscribed {
-    sources: Vec<Source>,
-}
-
-impl Subscribed {
-    /// Unsubscribes, and waits for the server's answers. If the future is dropped, all are given up all the same.
-    ///
-    /// # Errors
-    ///
-    /// The first one; the others are given up in spite of it.
-    pub async fn unsubscribe(self) -> Result<(), SubscribeError> {
-        let mut outcome = Ok(());
-        for source in self.sources {
-            outcome = outcome.and(source.stream.unsubscribe().await);
-        }
-        outcome
-    }
 }
 
 /// A subscription, and a message of it that there was no room for.
@@ -79,7 +65,7 @@ enum End {
     Refused,
 }
 
-/// Whether serving goes on after what is in hand.
+/// Why no more messages are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     ShutDown,
@@ -87,66 +73,70 @@ enum Stop {
 }
 
 impl Routes {
-    /// Subscribes to all routes, and serves them until the session is over.
-    ///
-    /// It outlives connections as subscriptions do. At the end what was received is still handled.
-    ///
-    /// If the future is dropped, handlers are aborted at their next await, what is not acknowledged counts as not
-    /// processed, and the routes are unsubscribed from without waiting.
+    /// Subscribes to all routes and serves them until the session is over:
+    /// [`subscribe`](Self::subscribe) and [`Subscribed::serve_until`], whose errors and cancellation it has.
     ///
     /// # Errors
     ///
-    /// If a route cannot be subscribed to. None is served then, and those that were granted are given up again.
+    /// Those of `subscribe`.
     pub async fn serve(&self, session: &Session) -> Result<ServeEnd, ServeError> {
         self.serve_until(session, std::future::pending()).await
     }
 
-    /// The same, until `shutdown` completes: then no more messages are taken, and it waits for handlers of those that
-    /// were. How long, a [timeout](tokio::time::timeout) around it may say.
+    /// The same, until `shutdown` completes.
     ///
     /// # Errors
     ///
-    /// Those of [`serve`](Self::serve); a `shutdown` that comes before the server's answers is none.
+    /// Those of `subscribe`. A `shutdown` that comes before the server's answers is none: what was asked for is given up.
     pub async fn serve_until(
         &self,
         session: &Session,
         shutdown: impl Future<Output = ()>,
     ) -> Result<ServeEnd, ServeError> {
         let mut shutdown = pin!(shutdown);
-        let sources = tokio::select! {
+        let subscribed = tokio::select! {
             biased;
-            sources = self.subscribe(session) => sources?,
-            () = &mut shutdown => return Ok(ServeEnd::ShutDown(Subscribed { sources: Vec::new() })),
+            subscribed = self.subscribe(session) => subscribed?,
+            () = &mut shutdown => return Ok(ServeEnd::ShutDown(self.subscribed(session, Vec::new()))),
         };
-        Ok(Serving::new(self, sources).run(session, shutdown).await)
+        Ok(subscribed.serve_until(shutdown).await)
     }
 
-    /// Serves one subscription of the session that was made elsewhere, until `shutdown` completes or the session is
-    /// over. What no route matches goes to the fallback.
+    /// Subscribes to all routes, and resolves when the server has granted them.
     ///
-    /// One filter for many patterns saves subscriptions, and copies where patterns overlap. The routes share its queue: one whose bound
-    /// is reached holds up the others. For the rest it is as [`serve_until`](Self::serve_until).
-    pub async fn serve_on(
-        &self,
-        session: &Session,
-        subscription: ManualSubscription,
-        shutdown: impl Future<Output = ()>,
-    ) -> ServeEnd {
-        let source = Source::new(None, subscription);
-        let shutdown = pin!(shutdown);
-        Serving::new(self, vec![source])
-            .run(session, shutdown)
-            .await
+    /// If the future is dropped, what was granted is given up again.
+    ///
+    /// # Errors
+    ///
+    /// If a route cannot be subscribed to. Those that were granted are given up again.
+    pub async fn subscribe(&self, session: &Session) -> Result<Subscribed, ServeError> {
+        let sources = self.ask(session).await?;
+        Ok(self.subscribed(session, sources))
+    }
+
+    /// The routes on a subscription of the session that was made elsewhere. What no route matches goes to the fallback.
+    ///
+    /// One filter for many patterns saves subscriptions, and copies where patterns overlap. The routes share its queue: one
+    /// whose bound is reached holds up the others.
+    pub fn attach(&self, session: &Session, subscription: ManualSubscription) -> Subscribed {
+        self.subscribed(session, vec![Source::new(None, subscription)])
+    }
+
+    fn subscribed(&self, session: &Session, sources: Vec<Source>) -> Subscribed {
+        Subscribed {
+            routes: self.clone(),
+            session: session.clone(),
+            sources,
+        }
     }
 
     /// All routes at the same time: one after the other each would wait for the server.
-    async fn subscribe(&self, session: &Session) -> Result<Vec<Source>, ServeError> {
-        let has_identifiers = session.version() == Version::V5
-            && session
-                .connack()
-                .properties
-                .subscription_identifiers_available
-                != Some(false);
+    async fn ask(&self, session: &Session) -> Result<Vec<Source>, ServeError> {
+        let has_identifiers = session
+            .connack()
+            .properties
+            .subscription_identifiers_available
+            != Some(false);
         let mut answers = JoinSet::new();
         for (route, served) in self.plan().served.iter().enumerate() {
             let subscribed = session
@@ -179,30 +169,50 @@ impl Routes {
     }
 }
 
-struct Serving<'a> {
-    routes: &'a Routes,
-    sources: Vec<Source>,
-    /// Which one is looked at first, so that all get their turn.
+impl Subscribed {
+    /// Serves the routes, until `shutdown` completes or the session is over. It outlives connections as subscriptions do.
+    ///
+    /// After `shutdown` no more messages are taken, and it waits for the handlers of those that were. How long, a
+    /// [timeout](tokio::time::timeout) around it may say. At the end of the session what was received is still handled.
+    ///
+    /// If the future is dropped, handlers are aborted at their next await, what is not acknowledged counts as not
+    /// processed, and the routes are unsubscribed from without waiting.
+    pub async fn serve_until(self, shutdown: impl Future<Output = ()>) -> ServeEnd {
+        let shutdown = pin!(shutdown);
+        Serving {
+            in_hand: InHand::new(self.routes.clone()),
+            subscribed: self,
+            first: 0,
+        }
+        .run(shutdown)
+        .await
+    }
+
+    /// Unsubscribes, and waits for the server's answers. If the future is dropped, all are given up all the same.
+    ///
+    /// # Errors
+    ///
+    /// The first one; the others are given up in spite of it.
+    pub async fn unsubscribe(self) -> Result<(), SubscribeError> {
+        let mut outcome = Ok(());
+        for source in self.sources {
+            outcome = outcome.and(source.stream.unsubscribe().await);
+        }
+        outcome
+    }
+}
+
+struct Serving {
+    subscribed: Subscribed,
+    /// Which subscription is looked at first, so that all get their turn.
     first: usize,
     in_hand: InHand,
 }
 
-impl<'a> Serving<'a> {
-    fn new(routes: &'a Routes, sources: Vec<Source>) -> Self {
-        Self {
-            routes,
-            sources,
-            first: 0,
-            in_hand: InHand::new(routes.clone()),
-        }
-    }
-
-    async fn run(
-        mut self,
-        session: &Session,
-        mut shutdown: Pin<&mut impl Future<Output = ()>>,
-    ) -> ServeEnd {
-        let stop = if self.sources.is_empty() {
+impl Serving {
+    async fn run(mut self, mut shutdown: Pin<&mut impl Future<Output = ()>>) -> ServeEnd {
+        let session = self.subscribed.session.clone();
+        let stop = if self.subscribed.sources.is_empty() {
             tokio::select! {
                 biased;
                 () = shutdown => Stop::ShutDown,
@@ -213,13 +223,14 @@ impl<'a> Serving<'a> {
         };
         std::future::poll_fn(|cx| self.poll_finishing(cx)).await;
         if stop == Stop::ShutDown {
-            return ServeEnd::ShutDown(Subscribed {
-                sources: self.sources,
-            });
+            return ServeEnd::ShutDown(self.subscribed);
         }
+        let Subscribed {
+            routes, sources, ..
+        } = self.subscribed;
         let refused = |source: &Source| Some((source.route, source.stream.refused()?));
-        match self.sources.iter().find_map(refused) {
-            Some((route, cause)) => ServeEnd::Refused(self.routes.error(route, cause)),
+        match sources.iter().find_map(refused) {
+            Some((route, cause)) => ServeEnd::Refused(routes.error(route, cause)),
             None => ServeEnd::SessionEnded(session.closed().await),
         }
     }
@@ -234,15 +245,23 @@ impl<'a> Serving<'a> {
             return Poll::Ready(Stop::ShutDown);
         }
         self.in_hand.poll(cx);
-        self.first = (self.first + 1) % self.sources.len().max(1);
-        let (before, after) = self.sources.split_at_mut(self.first);
+        self.first = (self.first + 1) % self.subscribed.sources.len().max(1);
+        let (before, after) = self.subscribed.sources.split_at_mut(self.first);
         let mut budget = MESSAGES_PER_POLL;
         for source in after.iter_mut().chain(before) {
             source.take(cx, &mut self.in_hand, &mut budget);
         }
-        let mut ends = self.sources.iter().filter_map(|source| source.end);
+        let mut ends = self
+            .subscribed
+            .sources
+            .iter()
+            .filter_map(|source| source.end);
         if ends.any(|end| end == End::Refused)
-            || self.sources.iter().all(|source| source.end.is_some())
+            || self
+                .subscribed
+                .sources
+                .iter()
+                .all(|source| source.end.is_some())
         {
             return Poll::Ready(Stop::Ended);
         }
@@ -256,7 +275,7 @@ impl<'a> Serving<'a> {
     /// Ready when all that was taken is handled.
     fn poll_finishing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.in_hand.poll(cx);
-        for source in &mut self.sources {
+        for source in &mut self.subscribed.sources {
             if let Some(job) = source.held.take() {
                 source.held = self.in_hand.take(job).err();
             }

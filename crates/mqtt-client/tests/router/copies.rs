@@ -1,5 +1,7 @@
 //! What is subscribed to, and that a message which comes by several subscriptions is handled once.
 
+use std::future::pending;
+
 use mqtt_client::{
     Message, QoS, ReasonCode, Subscribe, Version,
     proto::{
@@ -145,26 +147,49 @@ async fn without_identifiers_one_copy_is_handled_once() {
 #[tokio::test(start_paused = true)]
 async fn one_subscription_can_serve_all_routes() {
     for version in BOTH {
-        let (session, mut server) = open(config(version)).await;
-        let log = Log::default();
-        let subscribe = session.subscribe(Subscribe::new("a/#").unwrap());
-        let (subscription, _) = tokio::join!(subscribe, server.grant());
-        let manual = subscription.unwrap().into_manual();
-        let routes = router(&log, &["a/b", "a/{x}"]).build().unwrap();
-        let task = tokio::spawn(async move {
-            routes
-                .serve_on(&session, manual, std::future::pending())
-                .await
-        });
-        for (id, topic) in (1..).zip(["a/b", "a/c", "a/c/d", "a"]) {
-            server.publish(topic, "", QoS::AtLeastOnce, id).await;
-            // What no route matches is acknowledged too.
-            server.expect_puback(id).await;
+        for has_fallback in [false, true] {
+            let (session, mut server) = open(config(version)).await;
+            let log = Log::default();
+            let subscribe = session.subscribe(Subscribe::new("a/#").unwrap());
+            let (subscription, _) = tokio::join!(subscribe, server.grant());
+            let mut router = router(&log, &["a/b", "a/{x}"]);
+            let mut expected = vec!["a/b a/b", "a/{x} a/c"];
+            if has_fallback {
+                router = router.with_fallback(noting("fallback"));
+                expected.extend(["fallback a/c/d", "fallback a"]);
+            }
+            let routes = router.build().unwrap();
+            let attached = routes.attach(&session, subscription.unwrap().into_manual());
+            let task = tokio::spawn(attached.serve_until(pending()));
+            for (id, topic) in (1..).zip(["a/b", "a/c", "a/c/d", "a"]) {
+                server.publish(topic, "", QoS::AtLeastOnce, id).await;
+                // What nobody handles is acknowledged too.
+                server.expect_puback(id).await;
+            }
+            assert_eq!(log.take(), expected);
+            drop(server);
+            task.await.unwrap();
         }
-        assert_eq!(log.take(), ["a/b a/b", "a/{x} a/c"]);
-        drop(server);
-        task.await.unwrap();
     }
+}
+
+/// More at once than is looked at before other tasks get their turn, while no handler runs that would wake it.
+#[tokio::test(start_paused = true)]
+async fn many_messages_that_nobody_handles_hold_up_nothing() {
+    let (session, mut server) = open(config(Version::V5)).await;
+    let log = Log::default();
+    let subscribe = session.subscribe(Subscribe::new("#").unwrap());
+    let (subscription, _) = tokio::join!(subscribe, server.grant());
+    let routes = router(&log, &["a"]).build().unwrap();
+    let attached = routes.attach(&session, subscription.unwrap().into_manual());
+    for _ in 0..1_000 {
+        server.publish("b", "", QoS::AtMostOnce, 0).await;
+    }
+    server.publish("a", "", QoS::AtMostOnce, 0).await;
+    settle().await;
+    tokio::spawn(attached.serve_until(pending()));
+    settle().await;
+    assert_eq!(log.take(), ["a a"]);
 }
 
 #[tokio::test(start_paused = true)]

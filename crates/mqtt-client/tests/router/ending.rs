@@ -1,11 +1,11 @@
 //! How serving ends.
 
-use std::{pin::pin, time::Duration};
+use std::{future::pending, pin::pin, time::Duration};
 
 use mqtt_client::{
     LostCause, QoS, ReasonCode, ReconnectConfig, SessionConfig, Version,
     proto::packet::Packet,
-    router::{Router, ServeEnd, State},
+    router::{Route, Router, ServeEnd, State},
 };
 
 use crate::{
@@ -85,6 +85,35 @@ async fn shutting_down_before_the_answers_gives_the_subscriptions_up() {
     server.suback(id, vec![ReasonCode::GRANTED_QOS_2]).await;
 }
 
+/// What waited for room in its route was taken from the subscription already.
+#[tokio::test(start_paused = true)]
+async fn shutting_down_finishes_what_waited_for_room() {
+    let (session, mut server) = open(config(Version::V5)).await;
+    let log = Log::default();
+    let routes = Router::with_state(log.clone())
+        .with_route(Route::new("a/{n}", slow).with_max_in_hand(1))
+        .build()
+        .unwrap();
+    let (mut served, _) = serve(&routes, &session, &mut server, 1).await;
+    for id in 1..=3 {
+        server
+            .publish("a/1", id.to_string(), QoS::AtLeastOnce, id)
+            .await;
+    }
+    settle().await;
+    served.shut_down();
+    server.expect_puback(1).await;
+    server.expect_puback(2).await;
+    let Ok(ServeEnd::ShutDown(subscribed)) = served.task.await.unwrap() else {
+        panic!("it was told to shut down");
+    };
+    assert_eq!(log.take(), ["+1", "-1", "+2", "-2"]);
+    // And may go on.
+    tokio::spawn(subscribed.serve_until(pending()));
+    server.expect_puback(3).await;
+}
+
+/// Also what a stream has not handed out when others have nothing left.
 #[tokio::test(start_paused = true)]
 async fn the_end_of_the_session_is_told_after_what_was_received_is_handled() {
     for version in BOTH {
@@ -97,8 +126,10 @@ async fn the_end_of_the_session_is_told_after_what_was_received_is_handled() {
             .build()
             .unwrap();
         let (served, _) = serve(&routes, &session, &mut server, 2).await;
-        for (topic, id) in [("a/1", "1"), ("a/1", "2"), ("b/1", "3"), ("b/1", "4")] {
-            server.publish(topic, id, QoS::AtMostOnce, 0).await;
+        for n in 0..10 {
+            server
+                .publish("a/1", n.to_string(), QoS::AtMostOnce, 0)
+                .await;
         }
         settle().await;
         drop(server);
@@ -106,7 +137,7 @@ async fn the_end_of_the_session_is_told_after_what_was_received_is_handled() {
             panic!("the session has ended");
         };
         assert!(matches!(lost.cause, LostCause::ClosedByServer));
-        assert_eq!(log.take().len(), 8);
+        assert_eq!(log.take().len(), 20);
     }
 }
 

@@ -18,7 +18,10 @@ use mqtt_client::{
     },
 };
 use tower::{
-    Service, ServiceExt, layer::layer_fn, limit::GlobalConcurrencyLimitLayer, service_fn,
+    Service, ServiceExt,
+    layer::layer_fn,
+    limit::{ConcurrencyLimitLayer, GlobalConcurrencyLimitLayer},
+    service_fn,
     timeout::TimeoutLayer,
 };
 
@@ -186,6 +189,26 @@ async fn layers_go_around_routes() {
     let error = routes.call(message("number/x", "")).await.unwrap_err();
     assert!(matches!(error, HandlerError::Rejected(_)));
     routes.call(message("free", "")).await.unwrap();
+}
+
+/// A service that must be ready before it is called, as a limit is, panics otherwise. It is shared by all clones.
+#[tokio::test(start_paused = true)]
+async fn a_route_is_called_when_it_is_ready() {
+    async fn slow() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let limit = ConcurrencyLimitLayer::new(2);
+    let router = Router::new().with_route(Route::new("a/{x}", slow).with_layer(limit));
+    let routes = router.build().unwrap();
+    let start = tokio::time::Instant::now();
+    let mut handled = tokio::task::JoinSet::new();
+    for n in 0..6 {
+        handled.spawn(routes.clone().oneshot(message(&format!("a/{n}"), "")));
+    }
+    for outcome in handled.join_all().await {
+        outcome.unwrap();
+    }
+    assert_eq!(start.elapsed(), Duration::from_secs(3));
 }
 
 /// A layer that notes that it was passed.
