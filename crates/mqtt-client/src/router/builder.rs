@@ -176,6 +176,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
                 pattern,
                 subscribe,
                 overlaps: false,
+                carrier: served.len(),
                 rules,
             });
         }

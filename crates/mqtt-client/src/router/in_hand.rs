@@ -15,7 +15,7 @@ use super::{
     error::HandlerError,
     incoming::Incoming,
     route::{OnFailure, Order},
-    routes::{Destination, Routes},
+    routes::{Brings, Destination, Routes},
 };
 use crate::acknowledge::{Ack, Received};
 
@@ -64,16 +64,11 @@ impl InHand {
         }
     }
 
-    /// A message that came by the subscription of a route, or by one of somebody else. `None` if nobody is to handle it: it is
-    /// acknowledged then, as the client does with what nobody wants.
-    pub(super) fn job(&self, received: Received, route: Option<usize>) -> Option<Job> {
-        let found = self.routes.plan().find(&received.message.topic);
-        let destination = match route {
-            // Otherwise it is the copy of a message that another route is more specific for.
-            Some(route) => found.filter(|found| *found == Destination::Route(route)),
-            None => found,
-        };
-        let Some(destination) = destination else {
+    /// A message that came by a subscription. `None` if nobody is to handle it: it is acknowledged then, as the client does
+    /// with what nobody wants.
+    pub(super) fn job(&self, received: Received, brings: Brings) -> Option<Job> {
+        let topic = &received.message.topic;
+        let Some(destination) = self.routes.plan().find_brought(brings, topic) else {
             received.accept();
             return None;
         };

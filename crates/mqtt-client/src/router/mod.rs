@@ -52,9 +52,11 @@
 //!
 //! For patterns that overlap a server may send a message once for each (section 3.3.4), and does so with retained
 //! messages. In 5.0 routes that overlap are subscribed to under identifiers, by which only the copy of the route that
-//! wins is handled. Without identifiers, in 3.1.1 and on servers that have none, each copy counts as a message:
-//! there, and beside other subscriptions of the session, let patterns not overlap, shared ones above all; or make one
-//! subscription that covers all of them, and [attach](Routes::attach) the routes to it.
+//! wins is handled. Without identifiers, in 3.1.1 and on servers that have none, a route whose topics another one
+//! covers, as `a/{x}` covers `a/b`, comes by the subscription of that, at the higher QoS of both. What is left there is
+//! patterns of which neither covers the other, such as `a/{x}/c` and `a/b/{y}`, or of which one is shared, and other
+//! subscriptions of the session: each copy counts as a message and is handled. Let those not overlap, or make one
+//! subscription that covers all routes, and [attach](Routes::attach) them to it.
 //!
 //! # Handlers
 //!

@@ -112,6 +112,23 @@ impl Pattern {
         }
     }
 
+    /// Whether its subscription brings all messages of the other's.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let is_same_group = self.filter.share_name() == other.filter.share_name();
+        if !is_same_group || self.begins_wild() && other.is_reserved() {
+            return false;
+        }
+        let (mut mine, mut theirs) = (self.levels.iter(), other.levels.iter());
+        loop {
+            match (mine.next(), theirs.next()) {
+                (Some(Level::Rest(_)), _) | (None, None) => return true,
+                (Some(Level::One(_)), Some(Level::One(_) | Level::Literal(_))) => {}
+                (Some(Level::Literal(a)), Some(Level::Literal(b))) if a == b => {}
+                _ => return false,
+            }
+        }
+    }
+
     fn begins_wild(&self) -> bool {
         matches!(self.levels.first(), Some(Level::One(_) | Level::Rest(_)))
     }
@@ -273,6 +290,29 @@ mod tests {
         check("{a}/{*rest}", "a", &[("a", "a"), ("rest", "")]);
         check("+/{b}/#", "a/b/c", &[("b", "b")]);
         check("$share/g/{a}", "b", &[("a", "b")]);
+    }
+
+    #[test]
+    fn covering() {
+        #[track_caller]
+        fn check(one: &str, other: &str, expected: bool) {
+            let (one, other) = (Pattern::new(one).unwrap(), Pattern::new(other).unwrap());
+            assert_eq!(one.covers(&other), expected);
+            assert!(!other.covers(&one));
+        }
+        check("a/{b}", "a/b", true);
+        check("a/{*b}", "a/{b}/c", true);
+        check("a/{*b}", "a/{b}/{*c}", true);
+        check("a/{*b}", "a", true);
+        check("{*a}", "{a}/b", true);
+        check("a/{b}/c", "a/b/{c}", false);
+        check("a/{b}", "a/b/c", false);
+        check("a/{b}", "b/{*c}", false);
+        check("{*a}", "$SYS/a", false);
+        check("$SYS/{*a}", "$SYS/a", true);
+        check("$share/g/a/{b}", "$share/g/a/b", true);
+        check("$share/g/a/{b}", "$share/h/a/b", false);
+        check("a/{b}", "$share/g/a/b", false);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use mqtt_proto::packet::SubscriptionId;
+use mqtt_proto::{QoS, packet::SubscriptionId};
 use tower_service::Service;
 
 use super::{
@@ -45,6 +45,8 @@ pub(super) struct Served {
     pub(super) subscribe: Subscribe,
     /// Whether another route has some of its topics.
     pub(super) overlaps: bool,
+    /// The route whose subscription brings its messages where there are no identifiers: itself, or one that covers it.
+    pub(super) carrier: usize,
     pub(super) rules: Rules,
 }
 
@@ -53,6 +55,27 @@ pub(super) struct Served {
 pub(super) enum Destination {
     Route(usize),
     Fallback,
+}
+
+/// Whose messages a subscription brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Brings {
+    /// Those of this route.
+    Own(usize),
+    /// Those of the routes that it carries.
+    Carried(usize),
+    /// All that come: it was made elsewhere.
+    All,
+}
+
+impl Brings {
+    /// The route that was subscribed for.
+    pub(super) fn route(self) -> Option<usize> {
+        match self {
+            Self::Own(route) | Self::Carried(route) => Some(route),
+            Self::All => None,
+        }
+    }
 }
 
 impl Routes {
@@ -74,9 +97,47 @@ impl Routes {
 
 impl Plan {
     /// Where a message to this topic goes, if anybody handles it.
-    pub(super) fn find(&self, topic: &str) -> Option<Destination> {
+    fn find(&self, topic: &str) -> Option<Destination> {
         let route = self.table.find(topic).map(Destination::Route);
         route.or_else(|| self.has_fallback.then_some(Destination::Fallback))
+    }
+
+    /// What to subscribe to, so that a message is handled once as far as that can be had.
+    ///
+    /// Where there are identifiers, that is each route. Otherwise one whose topics another covers comes by the
+    /// subscription of that, so that there is one copy.
+    pub(super) fn subscribes(&self, has_identifiers: bool) -> Vec<(Brings, Subscribe)> {
+        let routes = self.served.iter().enumerate();
+        if has_identifiers {
+            let own = routes.map(|(route, served)| (Brings::Own(route), served.identified()));
+            return own.collect();
+        }
+        let carriers = routes.filter(|(route, served)| served.carrier == *route);
+        carriers
+            .map(|(route, served)| {
+                let carried = self.served.iter().filter(|other| other.carrier == route);
+                let qos = carried.filter_map(Served::qos).max();
+                let subscribe = served.subscribe.clone();
+                let subscribe = match qos {
+                    Some(qos) => subscribe.with_qos(qos),
+                    None => subscribe,
+                };
+                (Brings::Carried(route), subscribe)
+            })
+            .collect()
+    }
+
+    /// Where a message goes that came by such a subscription. Nowhere if it is the copy of one that another brings.
+    pub(super) fn find_brought(&self, brings: Brings, topic: &str) -> Option<Destination> {
+        self.find(topic).filter(|found| match (brings, found) {
+            (Brings::All, _) => true,
+            (Brings::Own(own), Destination::Route(route)) => own == *route,
+            (Brings::Carried(carrier), Destination::Route(route)) => self
+                .served
+                .get(*route)
+                .is_some_and(|served| served.carrier == carrier),
+            (Brings::Own(_) | Brings::Carried(_), Destination::Fallback) => false,
+        })
     }
 
     pub(super) fn rules(&self, destination: Destination) -> &Rules {
@@ -102,15 +163,20 @@ impl Plan {
 }
 
 impl Served {
-    /// The request to subscribe. A route that overlaps has an identifier of its own where there are identifiers, by which the
-    /// copies of a message can be told apart.
-    pub(super) fn subscribe(&self, has_identifiers: bool) -> Subscribe {
+    /// Its request to subscribe. A route that overlaps has an identifier, by which the copies of a message are told apart.
+    fn identified(&self) -> Subscribe {
         let mut subscribe = self.subscribe.clone();
-        if self.overlaps && has_identifiers {
+        if self.overlaps {
             let id = &mut subscribe.properties.subscription_identifier;
             *id = id.or_else(|| identifier(self.pattern.filter()));
         }
         subscribe
+    }
+
+    /// The highest QoS at which its messages come.
+    fn qos(&self) -> Option<QoS> {
+        let filters = self.subscribe.filters.iter();
+        filters.map(|filter| filter.options.qos).max()
     }
 }
 
@@ -124,18 +190,29 @@ fn identifier(filter: &str) -> Option<SubscriptionId> {
     SubscriptionId::new(hash % 268_435_455 + 1)
 }
 
-/// Notes which routes overlap with another.
+/// Notes which routes overlap with another, and which have others that cover them.
 pub(super) fn note_overlaps(served: &mut [Served]) {
-    for first in 0..served.len() {
-        let Some((one, others)) = served.get_mut(first..).and_then(<[_]>::split_first_mut) else {
-            continue;
-        };
-        for other in others {
-            if one.pattern.overlaps(&other.pattern) {
-                one.overlaps = true;
-                other.overlaps = true;
-            }
-        }
+    let patterns: Vec<_> = served.iter().map(|served| served.pattern.clone()).collect();
+    for (route, served) in served.iter_mut().enumerate() {
+        let others = patterns
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != route);
+        let overlapping: Vec<_> = others
+            .filter(|(_, other)| other.overlaps(&served.pattern))
+            .collect();
+        served.overlaps = !overlapping.is_empty();
+        // One that covers it, and is not covered by another of them, is covered by none.
+        let covering: Vec<_> = overlapping
+            .into_iter()
+            .filter(|(_, other)| other.covers(&served.pattern))
+            .collect();
+        let widest = covering.iter().find(|(route, one)| {
+            !covering
+                .iter()
+                .any(|(other, wider)| other != route && wider.covers(one))
+        });
+        served.carrier = widest.map_or(route, |(widest, _)| *widest);
     }
 }
 

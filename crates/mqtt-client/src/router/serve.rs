@@ -7,12 +7,13 @@ use std::{
 };
 
 use futures_core::Stream;
+use mqtt_proto::Version;
 use tokio::task::JoinSet;
 
 use super::{
     error::ServeError,
     in_hand::{InHand, Job},
-    routes::Routes,
+    routes::{Brings, Routes},
 };
 use crate::{
     error::{ConnectionLost, SubscribeError},
@@ -51,8 +52,7 @@ pub enum ServeEnd {
 /// A subscription, and a message of it that there was no room for.
 #[derive(Debug)]
 struct Source {
-    /// The route that it is of, if it is.
-    route: Option<usize>,
+    brings: Brings,
     stream: ManualSubscription,
     held: Option<Job>,
     end: Option<End>,
@@ -119,7 +119,7 @@ impl Routes {
     /// One filter for many patterns saves subscriptions, and copies where patterns overlap. The routes share its queue: one
     /// whose bound is reached holds up the others.
     pub fn attach(&self, session: &Session, subscription: ManualSubscription) -> Subscribed {
-        self.subscribed(session, vec![Source::new(None, subscription)])
+        self.subscribed(session, vec![Source::new(Brings::All, subscription)])
     }
 
     fn subscribed(&self, session: &Session, sources: Vec<Source>) -> Subscribed {
@@ -132,21 +132,20 @@ impl Routes {
 
     /// All routes at the same time: one after the other each would wait for the server.
     async fn ask(&self, session: &Session) -> Result<Vec<Source>, ServeError> {
-        let has_identifiers = session
-            .connack()
-            .properties
-            .subscription_identifiers_available
-            != Some(false);
+        let has_identifiers = session.version() == Version::V5
+            && session
+                .connack()
+                .properties
+                .subscription_identifiers_available
+                != Some(false);
         let mut answers = JoinSet::new();
-        for (route, served) in self.plan().served.iter().enumerate() {
-            let subscribed = session
-                .subscriber()
-                .subscribe(served.subscribe(has_identifiers));
-            answers.spawn(async move { (route, subscribed.await) });
+        for (brings, subscribe) in self.plan().subscribes(has_identifiers) {
+            let subscribed = session.subscriber().subscribe(subscribe);
+            answers.spawn(async move { (brings, subscribed.await) });
         }
         let mut sources = Vec::with_capacity(answers.len());
         while let Some(answer) = answers.join_next().await {
-            let (route, subscribed) = match answer {
+            let (brings, subscribed) = match answer {
                 Ok(answer) => answer,
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
@@ -154,14 +153,16 @@ impl Routes {
                     Err(_) => std::future::pending().await,
                 },
             };
-            let stream = subscribed.map_err(|cause| self.error(Some(route), cause))?;
-            sources.push(Source::new(Some(route), stream.into_manual()));
+            let stream = subscribed.map_err(|cause| self.error(brings, cause))?;
+            sources.push(Source::new(brings, stream.into_manual()));
         }
         Ok(sources)
     }
 
-    fn error(&self, route: Option<usize>, cause: SubscribeError) -> ServeError {
-        let served = route.and_then(|route| self.plan().served.get(route));
+    fn error(&self, brings: Brings, cause: SubscribeError) -> ServeError {
+        let served = brings
+            .route()
+            .and_then(|route| self.plan().served.get(route));
         ServeError {
             pattern: served.map_or_else(String::new, |served| served.pattern.as_str().to_owned()),
             cause,
@@ -228,9 +229,9 @@ impl Serving {
         let Subscribed {
             routes, sources, ..
         } = self.subscribed;
-        let refused = |source: &Source| Some((source.route, source.stream.refused()?));
+        let refused = |source: &Source| Some((source.brings, source.stream.refused()?));
         match sources.iter().find_map(refused) {
-            Some((route, cause)) => ServeEnd::Refused(routes.error(route, cause)),
+            Some((brings, cause)) => ServeEnd::Refused(routes.error(brings, cause)),
             None => ServeEnd::SessionEnded(session.closed().await),
         }
     }
@@ -293,9 +294,9 @@ impl Serving {
 }
 
 impl Source {
-    fn new(route: Option<usize>, stream: ManualSubscription) -> Self {
+    fn new(brings: Brings, stream: ManualSubscription) -> Self {
         Self {
-            route,
+            brings,
             stream,
             held: None,
             end: None,
@@ -312,7 +313,7 @@ impl Source {
                 None => match Pin::new(&mut self.stream).poll_next(cx) {
                     Poll::Ready(Some(received)) => {
                         *budget -= 1;
-                        let Some(job) = in_hand.job(received, self.route) else {
+                        let Some(job) = in_hand.job(received, self.brings) else {
                             continue;
                         };
                         job

@@ -108,6 +108,38 @@ async fn a_route_that_is_full_leaves_room_to_others() {
     }
 }
 
+/// Where there is room for one message only, each route gets it in turn.
+#[tokio::test(start_paused = true)]
+async fn a_flood_for_one_route_does_not_starve_another() {
+    let (session, mut server) = open(config(Version::V5)).await;
+    let log = Log::default();
+    let routes = Router::with_state(log.clone())
+        .route("a/{n}", slow)
+        .route("b/{n}", slow)
+        .with_max_in_hand(1)
+        .build()
+        .unwrap();
+    let _served = serve(&routes, &session, &mut server, 2).await;
+    let floods = [
+        ("a/1", 1),
+        ("a/1", 2),
+        ("a/1", 3),
+        ("a/1", 4),
+        ("a/1", 5),
+        ("a/1", 6),
+    ];
+    publish(&mut server, &floods).await;
+    publish(&mut server, &floods.map(|(_, id)| ("b/1", id + 6))).await;
+    tokio::time::sleep(SECOND * 6).await;
+    let seen = log.take();
+    for route in [["+1", "+2"], ["+7", "+8"]] {
+        assert!(
+            route.iter().all(|id| seen.contains(&(*id).to_owned())),
+            "{seen:?}"
+        );
+    }
+}
+
 /// Of the same topic too: what waits its turn is in hand.
 #[tokio::test(start_paused = true)]
 async fn all_routes_together_take_no_more_than_the_router_may() {
