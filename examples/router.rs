@@ -235,12 +235,12 @@ pub(crate) async fn run(options: Options) -> Result<bool, Box<dyn Error>> {
 
     // What was taken is handled and acknowledged, and then it unsubscribes and leaves.
     let _ = shutdown.send(());
-    match serving.await? {
-        ServeEnd::ShutDown(subscribed) => subscribed.unsubscribe().await?,
-        end => {
-            println!("ENDED    {end:?}");
-            all_well = false;
-        }
+    let end = serving.await?;
+    if let ServeEnd::ShutDown(subscribed) = end {
+        subscribed.unsubscribe().await?;
+    } else {
+        println!("ENDED    {end:?}");
+        all_well = false;
     }
     session.disconnect().await?;
     if let Some(embedded) = embedded {
