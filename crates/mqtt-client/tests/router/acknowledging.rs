@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use mqtt_client::{
-    QoS, ReasonCode, Version,
+    QoS, ReasonCode, ReconnectConfig, Version,
+    pool::Limit,
     proto::packet::Packet,
     router::{HandlerError, OnFailure, Path, Route, Router, State},
 };
 
 use crate::{
     Log,
-    common::{BOTH, config, open},
+    common::{BOTH, accept, config, connector, endpoint, open},
     serve,
 };
 
@@ -69,6 +70,44 @@ async fn what_is_not_handled_is_left_and_holds_up_acknowledgements() {
             server.expect_silence(SECOND * 5).await;
             assert!(log.take().contains(&"behind".to_owned()));
             assert!(!served.task.is_finished());
+        }
+    }
+}
+
+/// The promise of leaving a message: with a server that keeps the session it is handled after all, at QoS 2 too.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_is_handled_when_it_comes_again() {
+    async fn at_the_second_time(State(log): State<Log>, order: String) -> Result<(), &'static str> {
+        let is_first = log.take().is_empty();
+        log.add(order);
+        if is_first { Err("not yet") } else { Ok(()) }
+    }
+    for version in BOTH {
+        for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            let reconnect = ReconnectConfig::default().with_jitter(Duration::ZERO);
+            let config = config(version)
+                .with_clean_start(version == Version::V5)
+                .with_session_expiry(Limit::After(SECOND * 3_600))
+                .with_reconnect(Some(reconnect));
+            let (connector, mut listener) = connector(config);
+            let (session, mut server) = tokio::join!(connector.connect(endpoint()), async {
+                let mut server = listener.accept().await;
+                server.accept().await;
+                server
+            });
+            let session = session.unwrap();
+            let log = Log::default();
+            let router = Router::with_state(log.clone()).route("a", at_the_second_time);
+            let _served = serve(&router.build().unwrap(), &session, &mut server, 1).await;
+            server.publish("a", "", qos, 7).await;
+            server.expect_silence(SECOND).await;
+            drop(server);
+            let mut server = accept(&mut listener, true).await;
+            server.publish("a", "", qos, 7).await;
+            match server.recv().await {
+                Packet::PubAck(ack) | Packet::PubRec(ack) => assert_eq!(ack.packet_id.value(), 7),
+                other => panic!("{other:?}"),
+            }
         }
     }
 }
