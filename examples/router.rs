@@ -5,9 +5,10 @@
 //! cargo run -p examples --example router -- --server mqtt://localhost:1883      # on any server
 //! ```
 //!
-//! A few devices publish states as JSON, log lines and jobs. A router sorts them: captures of the topic and the
-//! payload are arguments of the handlers, a layer limits how long a job may take, and what cannot be handled is rejected
-//! so that the server does not send it again. Ends with status 1 if a message is not handled as it should be.
+//! A few devices publish states as JSON, log lines and jobs. A router sorts them: captures of the topic and
+//! the payload are arguments of the handlers, a layer limits how long a job may take, and what cannot be
+//! handled is rejected so that the server does not send it again. Ends with status 1 if a message is not
+//! handled as it should be.
 
 use std::{error::Error, process::ExitCode, time::Duration};
 

@@ -79,9 +79,9 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self
     }
 
-    /// With a layer around all routes and the fallback together, whether they are added before or after it: the limit of a layer
-    /// is one for all. One that is added later is around those added before; errors and limits are as
-    /// [those of a route](Route::with_layer).
+    /// With a layer around all routes and the fallback together, whether they are added before or after it:
+    /// the limit of a layer is one for all. One that is added later is around those added before; errors and
+    /// limits are as [those of a route](Route::with_layer).
     ///
     /// [`Incoming::pattern`](super::Incoming::pattern) is not known yet to it.
     pub fn with_layer<L>(mut self, layer: L) -> Self
@@ -99,8 +99,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self
     }
 
-    /// With this when a message is not handled, for routes that do not [say it](Route::with_on_failure) themselves. Default
-    /// [`OnFailure::Leave`].
+    /// With this when a message is not handled, for routes that do not [say it](Route::with_on_failure)
+    /// themselves. Default [`OnFailure::Leave`].
     pub fn with_on_failure(self, on_failure: OnFailure) -> Self {
         self.with_failure_policy(move |_| on_failure)
     }
@@ -125,8 +125,9 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self
     }
 
-    /// With so many messages in hand at the same time, over all routes: being handled, or waiting for one of the same topic
-    /// that is. 0 counts as 1. Default 256: some thousand messages a second where each waits a tenth of one for a back end, in memory that is no matter.
+    /// With so many messages in hand at the same time, over all routes: being handled, or waiting for one of
+    /// the same topic that is. 0 counts as 1. Default 256: over two thousand messages a second where each
+    /// waits 100 ms for a back end.
     pub fn with_max_in_hand(mut self, max_in_hand: usize) -> Self {
         self.max_in_hand = max_in_hand.max(1);
         self

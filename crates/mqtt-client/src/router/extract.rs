@@ -37,15 +37,17 @@ pub trait FromMessage<S>: Sized {
     ///
     /// # Errors
     ///
-    /// Ends the handling of the message as a failure, with [`HandlerError::Rejected`](super::HandlerError::Rejected).
+    /// Ends the handling of the message as a failure, with
+    /// [`HandlerError::Rejected`](super::HandlerError::Rejected).
     fn from_message(incoming: &Incoming, state: &S) -> Result<Self, Self::Rejection>;
 }
 
 /// What the pattern has captured of the topic, by serde.
 ///
-/// One capture is taken as a value of its own: `Path<String>`, `Path<u32>`. Several are a tuple, in the order of the
-/// pattern, or a struct or map by their names. What `{*rest}` has taken may be a `Vec`, with an element for each level.
-/// Numbers, booleans, characters and enums without fields are parsed from a level's text.
+/// One capture is taken as a value of its own: `Path<String>`, `Path<u32>`. Several are a tuple, in the order
+/// of the pattern, or a struct or map by their names. What `{*rest}` has taken may be a `Vec`, with an
+/// element for each level. Numbers, booleans, characters and enums without fields are parsed from a level's
+/// text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "made to be taken apart")]
 pub struct Path<T>(pub T);

@@ -64,8 +64,8 @@ impl InHand {
         }
     }
 
-    /// A message that came by a subscription. `None` if nobody is to handle it: it is acknowledged then, as the client does
-    /// with what nobody wants.
+    /// A message that came by a subscription. `None` if nobody is to handle it: it is acknowledged then, as
+    /// the client does with what nobody wants.
     pub(super) fn job(&self, received: Received, brings: Brings) -> Option<Job> {
         let topic = &received.message.topic;
         let Some(destination) = self.routes.plan().find_brought(brings, topic) else {
@@ -124,8 +124,8 @@ impl InHand {
         self.running.insert(task.id(), running);
     }
 
-    /// Settles what has been handled, and goes on with what waited for it; says whether there was anything. Wakes the
-    /// task when the next of those that have begun so far ends.
+    /// Settles what has been handled, and goes on with what waited for it; says whether there was anything.
+    /// Wakes the task when the next of those that have begun so far ends.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_ended = false;
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next_with_id(cx) {

@@ -44,8 +44,8 @@ impl Incoming {
         self.pattern.as_deref().map(Pattern::as_str)
     }
 
-    /// The names of the pattern's captures, each with what it has taken of the topic, in order. What takes the rest
-    /// is empty on the level above, which `#` matches too.
+    /// The names of the pattern's captures, each with what it has taken of the topic, in order. What takes
+    /// the rest is empty on the level above, which `#` matches too.
     pub fn captures(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         let pattern = self.pattern.iter();
         pattern.flat_map(|pattern| pattern.captures(&self.message.topic))

@@ -45,8 +45,9 @@ pub(super) type FailurePolicy = Arc<dyn Fn(&HandlerError) -> OnFailure + Send + 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {
-    /// Those of the same topic, in the order in which they came; of different topics at the same time. The default:
-    /// the order of a topic is what MQTT promises (5.0 section 4.6), and what states and counters need.
+    /// Those of the same topic, in the order in which they came; of different topics at the same time. The
+    /// default: the order of a topic is what MQTT promises (5.0 section 4.6), and what states and counters
+    /// need.
     #[default]
     Topic,
     /// All of the route, in the order in which they came.
@@ -59,10 +60,10 @@ pub enum Order {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// It is not acknowledged: the server sends it again on the session's next connection, if it keeps the session.
-    /// The default, since nothing is lost by it. Until then it holds up the acknowledgements of all messages
-    /// behind it on the connection, and counts against
-    /// [receive maximum](crate::SessionConfig::receive_maximum).
+    /// It is not acknowledged: the server sends it again on the session's next connection, if it keeps the
+    /// session. The default, since nothing is lost by it. Until then it holds up the acknowledgements of all
+    /// messages behind it on the connection, and counts against [receive
+    /// maximum](crate::SessionConfig::receive_maximum).
     #[default]
     Leave,
     /// It is acknowledged with this reason code, 0x80 or above: the server does not send it again. In 3.1.1 an
@@ -108,8 +109,8 @@ impl<S: 'static> Route<S> {
     /// With a layer around the handler: a timeout, a limit, a trace. One that is added later is around those added
     /// before.
     ///
-    /// A message that waits for a layer's limit is in hand; see [`with_max_in_hand`](Self::with_max_in_hand). What a
-    /// layer answers with an error, such as a timeout, is a failure of the handler.
+    /// A message that waits for a layer's limit is in hand; see [`with_max_in_hand`](Self::with_max_in_hand).
+    /// What a layer answers with an error, such as a timeout, is a failure of the handler.
     pub fn with_layer<L>(self, layer: L) -> Self
     where
         L: Layer<RouteService, Service: MessageService> + Send + 'static,
@@ -126,7 +127,8 @@ impl<S: 'static> Route<S> {
         self.with_subscribe(|subscribe| subscribe.with_qos(qos))
     }
 
-    /// With a request to subscribe that is changed so: its options, properties, and how many messages wait to be read.
+    /// With a request to subscribe that is changed so: its options, properties, and how many messages wait to
+    /// be read.
     ///
     /// ```
     /// # use mqtt_client::router::Route;
@@ -147,9 +149,9 @@ impl<S: 'static> Route<S> {
         self
     }
 
-    /// With so many messages in hand at the same time: being handled, or waiting for one of the same topic that is.
-    /// 0 counts as 1. Default 32, an eighth of [the router's](super::Router::with_max_in_hand), so that some slow routes
-    /// leave room to others.
+    /// With so many messages in hand at the same time: being handled, or waiting for one of the same topic
+    /// that is. 0 counts as 1. Default 32, an eighth of [the router's](super::Router::with_max_in_hand), so
+    /// that some slow routes leave room to others.
     ///
     /// Messages beyond it wait in the route's subscription, and at QoS 1 and 2 with the server, whose
     /// [receive maximum](crate::SessionConfig::receive_maximum) they count against.
@@ -164,8 +166,8 @@ impl<S: 'static> Route<S> {
         self.with_failure_policy(move |_| on_failure)
     }
 
-    /// The same, decided by the error: a message that cannot be understood will not be when it comes again, while a
-    /// back end that was away may be there then.
+    /// The same, decided by the error: a message that cannot be understood will not be when it comes again,
+    /// while a back end that was away may be there then.
     pub fn with_failure_policy(
         mut self,
         policy: impl Fn(&HandlerError) -> OnFailure + Send + Sync + 'static,

@@ -21,8 +21,9 @@ use crate::subscribe::Subscribe;
 
 /// The routes of a [`Router`](super::Router). Clones share them, and can be served on several sessions.
 ///
-/// As a [`Service`] it handles messages from wherever they come: it is always ready, and each future waits for the service of
-/// its route. Panics are the caller's then, and bounds and order are what its layers make of them.
+/// As a [`Service`] it handles messages from wherever they come: it is always ready, and each future waits
+/// for the service of its route. Panics are the caller's then, and bounds and order are what its layers make
+/// of them.
 #[derive(Clone)]
 pub struct Routes {
     service: RouteService,
@@ -45,7 +46,8 @@ pub(super) struct Served {
     pub(super) subscribe: Subscribe,
     /// Whether another route has some of its topics.
     pub(super) overlaps: bool,
-    /// The route whose subscription brings its messages where there are no identifiers: itself, or one that covers it.
+    /// The route whose subscription brings its messages where there are no identifiers: itself, or one that
+    /// covers it.
     pub(super) carrier: usize,
     pub(super) rules: Rules,
 }
@@ -127,7 +129,8 @@ impl Plan {
             .collect()
     }
 
-    /// Where a message goes that came by such a subscription. Nowhere if it is the copy of one that another brings.
+    /// Where a message goes that came by such a subscription. Nowhere if it is the copy of one that another
+    /// brings.
     pub(super) fn find_brought(&self, brings: Brings, topic: &str) -> Option<Destination> {
         self.find(topic).filter(|found| match (brings, found) {
             (Brings::All, _) => true,
@@ -163,7 +166,8 @@ impl Plan {
 }
 
 impl Served {
-    /// Its request to subscribe. A route that overlaps has an identifier, by which the copies of a message are told apart.
+    /// Its request to subscribe. A route that overlaps has an identifier, by which the copies of a message
+    /// are told apart.
     fn identified(&self) -> Subscribe {
         let mut subscribe = self.subscribe.clone();
         if self.overlaps {
@@ -180,8 +184,8 @@ impl Served {
     }
 }
 
-/// The same for the same filter: a server knows one identifier for each, and another router of the session may have it too.
-/// Two filters with one number would at worst have messages looked at that are not theirs.
+/// The same for the same filter: a server knows one identifier for each, and another router of the session
+/// may have it too. Two filters with one number would at worst have messages looked at that are not theirs.
 fn identifier(filter: &str) -> Option<SubscriptionId> {
     // FNV-1a. Any hash that does not change from one process to the next would do.
     let hash = filter.bytes().fold(0x811C_9DC5_u32, |hash, byte| {

@@ -26,9 +26,9 @@ const MESSAGES_PER_POLL: usize = 128;
 
 /// Routes that are subscribed to. Messages wait until they are [served](Self::serve_until).
 ///
-/// Dropping it unsubscribes without waiting. To have the server keep the subscriptions, and the messages, for the next
-/// process that takes the session up, [disconnect](Session::disconnect) before that. On a session that goes on, what is
-/// unread counts as not processed, as [`ManualSubscription`] says.
+/// Dropping it unsubscribes without waiting. To have the server keep the subscriptions, and the messages, for
+/// the next process that takes the session up, [disconnect](Session::disconnect) before that. On a session
+/// that goes on, what is unread counts as not processed, as [`ManualSubscription`] says.
 #[derive(Debug)]
 #[must_use = "dropping it unsubscribes without waiting"]
 pub struct Subscribed {
@@ -87,7 +87,8 @@ impl Routes {
     ///
     /// # Errors
     ///
-    /// Those of `subscribe`. A `shutdown` that comes before the server's answers is none: what was asked for is given up.
+    /// Those of `subscribe`. A `shutdown` that comes before the server's answers is none: what was asked for
+    /// is given up.
     pub async fn serve_until(
         &self,
         session: &Session,
@@ -114,10 +115,11 @@ impl Routes {
         Ok(self.subscribed(session, sources))
     }
 
-    /// The routes on a subscription of the session that was made elsewhere. What no route matches goes to the fallback.
+    /// The routes on a subscription of the session that was made elsewhere. What no route matches goes to the
+    /// fallback.
     ///
-    /// One filter for many patterns saves subscriptions, and copies where patterns overlap. The routes share its queue: one
-    /// whose bound is reached holds up the others.
+    /// One filter for many patterns saves subscriptions, and copies where patterns overlap. The routes share
+    /// its queue: one whose bound is reached holds up the others.
     pub fn attach(&self, session: &Session, subscription: ManualSubscription) -> Subscribed {
         self.subscribed(session, vec![Source::new(Brings::All, subscription)])
     }
@@ -171,10 +173,12 @@ impl Routes {
 }
 
 impl Subscribed {
-    /// Serves the routes, until `shutdown` completes or the session is over. It outlives connections as subscriptions do.
+    /// Serves the routes, until `shutdown` completes or the session is over. It outlives connections as
+    /// subscriptions do.
     ///
-    /// After `shutdown` no more messages are taken, and it waits for the handlers of those that were. How long, a
-    /// [timeout](tokio::time::timeout) around it may say. At the end of the session what was received is still handled.
+    /// After `shutdown` no more messages are taken, and it waits for the handlers of those that were. How
+    /// long, a [timeout](tokio::time::timeout) around it may say. At the end of the session what was received
+    /// is still handled.
     ///
     /// If the future is dropped, handlers are aborted at their next await, what is not acknowledged counts as not
     /// processed, and the routes are unsubscribed from without waiting.

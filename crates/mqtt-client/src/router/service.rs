@@ -22,8 +22,8 @@ pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<(), HandlerError>> +
 /// The service of a route, or of a whole router: what its layers are given.
 pub struct RouteService(Box<dyn ErasedService>);
 
-/// A service that handles messages: any [`Service<Incoming>`](Service) whose response is `()`, whose error is an error,
-/// and which can be cloned and shared between threads. Implemented for all of them.
+/// A service that handles messages: any [`Service<Incoming>`](Service) whose response is `()`, whose error is
+/// an error, and which can be cloned and shared between threads. Implemented for all of them.
 pub trait MessageService:
     Service<Incoming, Response = (), Error: Into<BoxError>, Future: Send + 'static>
     + Clone
