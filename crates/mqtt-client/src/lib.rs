@@ -49,7 +49,8 @@
 //! answers requests with a service. A [`router`] hands messages to handlers by their topics.
 //!
 //! Sessions come from a [`Pool`](mqtt_pool::Pool) with [`PooledSessions`]; a [`SessionPool`] publishes over a
-//! few of them as over one.
+//! few of them as over one. A process that speaks as each of its devices has their sessions in a
+//! [`SessionRegistry`].
 
 mod acknowledge;
 mod authenticate;
@@ -71,6 +72,7 @@ mod outbox;
 mod pooled;
 mod publish;
 mod reconnect;
+mod registry;
 mod renewal;
 mod request;
 mod respond;
@@ -111,6 +113,9 @@ pub use outbox::{OutboxConfig, OutboxStatus, Overflow};
 pub use pooled::PooledSessions;
 pub use publish::{Admitted, Publish, PublishFuture, Published, Publisher};
 pub use reconnect::{Cause, ClosedBy, Interruption, Plan, ReconnectConfig, SessionState};
+pub use registry::{
+    RegisteredSession, RegistryConfig, RegistryError, RegistryStatus, SessionRegistry,
+};
 pub use request::{
     Request, RequestError, RequestFuture, Requester, RequesterConfig, RequesterError,
 };

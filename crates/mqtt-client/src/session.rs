@@ -140,6 +140,11 @@ impl Session {
         self.handle.shared.in_flight()
     }
 
+    /// Whether both are handles on one session.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.handle, &other.handle)
+    }
+
     /// Whether nothing is left of what was asked so far: no subscription, and nothing that either side
     /// has not acknowledged.
     pub(crate) fn is_clean(&self) -> bool {

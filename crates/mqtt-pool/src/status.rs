@@ -47,6 +47,16 @@ pub struct DrainReport {
 }
 
 impl DrainReport {
+    /// A report of something else that drains, in the same words.
+    pub fn new(took: Duration, closed: u64, in_use: usize, closing: usize) -> Self {
+        Self {
+            took,
+            closed,
+            in_use,
+            closing,
+        }
+    }
+
     /// Whether nothing is left.
     pub fn is_complete(&self) -> bool {
         self.in_use == 0 && self.closing == 0

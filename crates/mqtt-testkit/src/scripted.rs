@@ -60,6 +60,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Debug> ScriptedServer<S> {
             .expect("the client sends nothing")
     }
 
+    /// The same, however long it takes: for a server of many that are not expected to do anything.
+    pub async fn next_patiently(&mut self) -> Option<Packet> {
+        self.read_packet().await
+    }
+
     async fn read_packet(&mut self) -> Option<Packet> {
         loop {
             if !self.input.is_empty()
@@ -345,6 +350,14 @@ impl MemoryListener {
             .await
             .expect("nobody dials");
         ScriptedServer::over(stream.expect("the connector is in use"))
+    }
+
+    /// The same, however long it takes; never, if the connector is gone.
+    pub async fn accept_patiently(&mut self) -> ScriptedServer {
+        match self.accepted.recv().await {
+            Some(stream) => ScriptedServer::over(stream),
+            None => std::future::pending().await,
+        }
     }
 }
 
