@@ -72,3 +72,39 @@ pub(crate) fn has_failed(cause: &LostCause) -> bool {
         | LostCause::NotReopened(_) => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mqtt_proto::packet::ConnAck;
+    use mqtt_transport::{ConnectError, ConnectPhase};
+
+    use super::*;
+
+    #[test]
+    fn what_is_about_one_client_says_nothing_against_the_server() {
+        let refused = |code| ConnectCause::Refused(Box::new(ConnAck::refused(code)));
+        let endpoint = "mqtt://server.test".parse().expect("an endpoint");
+        let unreachable = std::io::ErrorKind::ConnectionRefused.into();
+        let unreachable = ConnectError::new(ConnectPhase::Dial, &endpoint, unreachable);
+        let timeout = ProtocolError::ConnAckTimeout {
+            timeout: std::time::Duration::from_secs(5),
+        };
+        for (cause, expected) in [
+            (ConnectCause::Dial(unreachable), DialOutcome::Failed),
+            (ConnectCause::Protocol(timeout), DialOutcome::Failed),
+            (refused(ReasonCode::SERVER_BUSY), DialOutcome::Failed),
+            (refused(ReasonCode::SERVER_UNAVAILABLE), DialOutcome::Failed),
+            (refused(ReasonCode::NOT_AUTHORIZED), DialOutcome::Answered),
+            (refused(ReasonCode::QUOTA_EXCEEDED), DialOutcome::Answered),
+            (refused(ReasonCode::BANNED), DialOutcome::Answered),
+            (ConnectCause::Closed, DialOutcome::Doubtful),
+        ] {
+            assert_eq!(outcome(Err(&cause)), Some(expected), "{cause:?}");
+        }
+        assert_eq!(outcome(Ok(())), Some(DialOutcome::Accepted));
+        assert_eq!(
+            outcome(Err(&ConnectCause::Config(Default::default()))),
+            None
+        );
+    }
+}

@@ -312,6 +312,59 @@ async fn at_the_bound_the_longest_idle_makes_room() {
     drop((held, fourth));
 }
 
+/// What was opened is for those who waited for it, however late they look.
+#[tokio::test(start_paused = true)]
+async fn a_session_is_not_closed_before_it_was_used() {
+    let (registry, listener) = registry(options().with_max_sessions(1_usize));
+    let _server = Server::start(listener, Duration::ZERO);
+    let mut first = Box::pin(registry.get("first"));
+    assert!(now(&mut first).await.is_none());
+    let second = tokio::spawn({
+        let registry = registry.clone();
+        async move { registry.get("second").await.map(drop) }
+    });
+    sleep(SECOND * 2).await;
+    let first = now(first).await.expect("it is open").unwrap();
+    first.publish(publish(QoS::AtLeastOnce)).await.unwrap();
+    drop(first);
+    second.await.unwrap().unwrap();
+}
+
+/// In real time and in parallel, where anything may come between anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_share_few_places() {
+    let (registry, mut listener) = registry(
+        options()
+            .with_max_sessions(4_usize)
+            .with_acquire_timeout(SECOND * 60),
+    );
+    let served = tokio::spawn(async move {
+        loop {
+            let mut server = listener.accept_patiently().await;
+            tokio::spawn(async move {
+                server.accept().await;
+                server.serve().await;
+            });
+        }
+    });
+    let mut devices = JoinSet::new();
+    for number in 0..12 {
+        let registry = registry.clone();
+        devices.spawn(async move {
+            for round in 0..50 {
+                let session = registry.get(&device((number + round) % 8)).await.unwrap();
+                session.publish(publish(QoS::AtLeastOnce)).await.unwrap();
+            }
+        });
+    }
+    devices.join_all().await;
+    let status = registry.status();
+    assert!(status.open <= 4 && status.opening == 0, "{status}");
+    let deadline = Instant::now() + SECOND * 60;
+    assert!(registry.drain(deadline).await.is_complete());
+    served.abort();
+}
+
 /// With one place for two, each goes on getting its turn.
 #[tokio::test(start_paused = true)]
 async fn one_place_is_shared_by_many() {
