@@ -9,6 +9,7 @@ mod reconnecting;
 mod responding;
 mod room;
 mod servers;
+mod wakers;
 
 use std::time::Duration;
 
