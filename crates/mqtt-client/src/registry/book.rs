@@ -134,7 +134,7 @@ impl Book {
             Some((key, Entry::Open(_))) => key.clone(),
         };
         if let Some(Entry::Open(open)) = table.entries.get_mut(client_id)
-            && !open.session.refuses()
+            && open.session.is_usable()
         {
             if open.handles == 0 {
                 table.idle.remove(&(open.idle_since, key.clone()));
@@ -320,7 +320,9 @@ impl Book {
             let over: Vec<_> = table
                 .entries
                 .iter()
-                .filter(|(_, entry)| matches!(entry, Entry::Open(open) if open.session.refuses()))
+                .filter(
+                    |(_, entry)| matches!(entry, Entry::Open(open) if !open.session.is_usable()),
+                )
                 .map(|(client_id, _)| client_id.clone())
                 .collect();
             over.iter()
@@ -481,7 +483,7 @@ impl Table {
         let Some(Entry::Open(open)) = self.entries.get_mut(&client_id) else {
             return None;
         };
-        if open.session.refuses() || open.session.is_clean() {
+        if !open.session.is_usable() || open.session.is_clean() {
             return self.close(&client_id);
         }
         open.idle_since = now;
