@@ -10,7 +10,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use mqtt_pool::{ConfigErrors, DeathNotice, DialGate, DialOutcome};
-use mqtt_proto::{Connected, DecodeError, Decoder, Event, ProtocolError, Version, packet::Connect};
+use mqtt_proto::{
+    Connected, DecodeError, Decoder, Event, ProtocolError, ReasonCode, Version,
+    packet::{Connect, Disconnect},
+};
 use mqtt_transport::{Conn, ConnectDeadline, Connector, DeadlineHandle, Endpoint, WriteDeadline};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,12 +24,15 @@ use tower_service::Service;
 use crate::{
     authenticate::{AuthenticationAttempt, Authenticator, AuthenticatorFactory, Exchange},
     config::SessionConfig,
-    credentials::{CredentialsError, CredentialsRequest, CredentialsSource, Given, Source},
+    credentials::{
+        Credentials, CredentialsError, CredentialsRequest, CredentialsSource, Given, Source,
+    },
     driver::Driver,
     error::{ConnectCause, ConnectError, LostCause},
     life::Life,
     notes::Notes,
     reconnect::{Cause, Interruption, Plan, Reconnect},
+    redirect::{RedirectPolicy, Route, is_redirect, withhold},
     renewal::{renew, retire},
     session::Session,
     shared::{Core, Options, Shared},
@@ -53,6 +59,9 @@ pub(crate) struct Common<C> {
     reconnect: Option<Reconnect>,
     credentials: Option<Source>,
     authenticator: Option<Arc<AuthenticatorFactory>>,
+    redirects: Option<RedirectPolicy>,
+    /// Those of the configuration, which hold where there is no source.
+    configured: Credentials,
     /// What dials for the connections after the first.
     template: Mutex<C>,
     /// Which they all go through, if they are to.
@@ -102,6 +111,8 @@ impl<C: Clone> SessionConnector<C> {
             reconnect: config.reconnect.clone().map(Reconnect::from),
             credentials: None,
             authenticator: None,
+            redirects: None,
+            configured: Credentials::of(&connect),
             template: Mutex::new(connector.clone()),
             gate: None,
             config,
@@ -170,6 +181,12 @@ impl<C: Clone> SessionConnector<C> {
         Ok(self.with_common(|common| common.authenticator = Some(factory)))
     }
 
+    /// Follows servers that name another one, as `policy` says. By default none is followed.
+    #[must_use]
+    pub fn with_redirects(self, policy: RedirectPolicy) -> Self {
+        self.with_common(|common| common.redirects = Some(policy))
+    }
+
     fn with_common(self, change: impl FnOnce(&mut Common<C>)) -> Self {
         let mut common = Common {
             config: self.common.config.clone(),
@@ -180,6 +197,8 @@ impl<C: Clone> SessionConnector<C> {
             credentials: self.common.credentials.clone(),
             authenticator: self.common.authenticator.clone(),
             gate: self.common.gate.clone(),
+            redirects: self.common.redirects.clone(),
+            configured: self.common.configured.clone(),
         };
         change(&mut common);
         Self {
@@ -417,12 +436,18 @@ impl<C: Dial> Opener<C> {
         }
     }
 
-    /// Whether there are or may be new credentials, and no policy need be asked.
+    /// Whether there are or may be new credentials, or a server to go on to, and no policy need be
+    /// asked.
     fn goes_on_at_once(&mut self, cause: Cause<'_>) -> bool {
-        if let Cause::Lost(lost) = cause
-            && matches!(lost.cause, LostCause::Renewed)
-        {
-            return true;
+        if let Cause::Lost(lost) = cause {
+            if matches!(lost.cause, LostCause::Renewed) {
+                return true;
+            }
+            if let LostCause::Disconnected(disconnect) = &lost.cause
+                && self.is_sent_on(&lost.endpoint, disconnect)
+            {
+                return true;
+            }
         }
         let source = self.common.credentials.as_ref();
         if !cause.is_about_credentials() || !source.is_some_and(Source::can_renew) {
@@ -430,6 +455,32 @@ impl<C: Dial> Opener<C> {
         }
         let notes = self.notes.get_or_insert_default();
         !std::mem::replace(&mut notes.has_asked_anew, true)
+    }
+
+    /// Whether a DISCONNECT names a server to go on to.
+    fn is_sent_on(&mut self, from: &Endpoint, disconnect: &Disconnect) -> bool {
+        let code = disconnect.reason_code;
+        let Some(policy) = self.common.redirects.as_ref().filter(|_| is_redirect(code)) else {
+            return false;
+        };
+        let reference = disconnect.properties.server_reference.as_ref();
+        match policy.targets(from, code, reference) {
+            Ok(targets) => {
+                let has_moved = code == ReasonCode::SERVER_MOVED;
+                let max_hops = policy.max_hops();
+                let notes = self.notes.get_or_insert_default();
+                if notes.hops >= max_hops {
+                    return false;
+                }
+                notes.hops += 1;
+                notes.sent_on = Some(Route::sent_on(from.clone(), targets, has_moved));
+                true
+            }
+            Err(error) => {
+                tracing::warn!(endpoint = %from, %error, "a server that names another is not followed");
+                false
+            }
+        }
     }
 
     /// Whether the connection is to be given up for one with new credentials.
@@ -458,39 +509,109 @@ impl<C: Dial> Opener<C> {
             .await
     }
 
-    /// Asks for credentials, dials, shakes hands and hands over to a driver.
+    /// Opens a connection there, or where the session belongs, or where the servers on the way name
+    /// others.
     async fn attempt(
         &mut self,
         connector: &mut C,
-        mut connect: Connect,
+        connect: Connect,
         to: Option<Endpoint>,
         last: Option<Cause<'_>>,
         shared: &Arc<Shared>,
     ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectError> {
-        let endpoint = to.unwrap_or_else(|| shared.endpoint.clone());
-        let given = match self.credentials(&connect, &endpoint, last).await {
-            Ok(given) => given,
-            Err(error) => {
-                let cause = ConnectCause::Credentials(error);
-                return Err(ConnectError { endpoint, cause });
+        let home = to.as_ref().unwrap_or(&shared.endpoint).clone();
+        let mut route = self.route(to, shared);
+        let mut failed = None;
+        while let Some(hop) = route.next() {
+            let result = self
+                .attempt_at(connector, connect.clone(), &home, &hop.to, last, shared)
+                .await;
+            let cause = match result {
+                Ok(driver) => {
+                    if hop.is_new_home() {
+                        self.notes.get_or_insert_default().moved_to = Some(hop.to);
+                    }
+                    return Ok(driver);
+                }
+                Err(cause) => cause,
+            };
+            let cause = match (&self.common.redirects, cause) {
+                (Some(policy), ConnectCause::Refused(connack))
+                    if is_redirect(connack.reason_code) =>
+                {
+                    match route.follow(policy, &hop, &connack) {
+                        Ok(()) => ConnectCause::Refused(connack),
+                        Err(source) => ConnectCause::NotFollowed { connack, source },
+                    }
+                }
+                (_, cause) => cause,
+            };
+            tracing::debug!(endpoint = %hop.to, %cause, "no connection");
+            if let Some(notes) = &mut self.notes {
+                // It may have moved back.
+                notes.moved_to = None;
             }
-        };
-        let renew_at = given.as_ref().and_then(|it| it.renew_at(fastrand::f64()));
-        if let Some(given) = given {
+            failed = Some(ConnectError {
+                endpoint: hop.to,
+                cause,
+            });
+        }
+        Err(failed.expect("a route leads somewhere"))
+    }
+
+    /// Where an attempt begins.
+    fn route(&mut self, to: Option<Endpoint>, shared: &Shared) -> Route {
+        let notes = self.notes.as_deref_mut();
+        let sent_on = notes.and_then(|notes| notes.sent_on.take());
+        let moved_to = || self.notes.as_ref()?.moved_to.clone();
+        match (to, sent_on) {
+            (Some(to), _) => Route::new(to),
+            (None, Some(route)) => route,
+            (None, None) => Route::new(moved_to().unwrap_or_else(|| shared.endpoint.clone())),
+        }
+    }
+
+    /// Asks for credentials, dials, shakes hands and hands over to a driver.
+    async fn attempt_at(
+        &mut self,
+        connector: &mut C,
+        mut connect: Connect,
+        home: &Endpoint,
+        endpoint: &Endpoint,
+        last: Option<Cause<'_>>,
+        shared: &Arc<Shared>,
+    ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectCause> {
+        let redirects = self.common.redirects.as_ref();
+        let mut renew_at = None;
+        let mut authenticator = self.common.authenticator.clone();
+        if redirects.is_some_and(|policy| policy.withholds(home, endpoint)) {
+            withhold(&mut connect);
+            authenticator = None;
+        } else if let Some(given) = self
+            .credentials(&connect, endpoint, last)
+            .await
+            .map_err(ConnectCause::Credentials)?
+        {
+            renew_at = given.renew_at(fastrand::f64());
             given.credentials.put_into(&mut connect);
+        } else {
+            // They may have been withheld from the server before.
+            self.common.configured.clone().put_into(&mut connect);
         }
         let turn = match &self.common.gate {
             Some(gate) => Some(gate.enter().await),
             None => None,
         };
-        let established = self.establish(connector, connect, &endpoint, shared).await;
-        let outcome = crate::gate::outcome(established.as_ref().map(|_| ()));
+        let result = self
+            .establish(connector, connect, endpoint, authenticator.as_ref(), shared)
+            .await;
+        let outcome = crate::gate::outcome(result.as_ref().map(|_| ()));
         if let (Some(turn), Some(outcome)) = (turn, outcome) {
             self.is_open = outcome == DialOutcome::Accepted;
             turn.end(outcome);
         }
-        match established {
-            Ok(driver) => {
+        match &result {
+            Ok(_) => {
                 if let Some(at) = renew_at {
                     self.begin_renewal(at, shared);
                 }
@@ -499,7 +620,6 @@ impl<C: Dial> Opener<C> {
                     self.attempt = 0;
                 }
                 self.was_open = true;
-                Ok(driver)
             }
             Err(cause) => {
                 let may_be_accepted = matches!(
@@ -509,10 +629,10 @@ impl<C: Dial> Opener<C> {
                         | ConnectCause::Protocol(_)
                         | ConnectCause::Authentication(_)
                 );
-                shared.abandon_connect(&endpoint, may_be_accepted);
-                Err(ConnectError { endpoint, cause })
+                shared.abandon_connect(endpoint, may_be_accepted);
             }
         }
+        result
     }
 
     /// What the source gives, or has given for this attempt already; `None` without a source.
@@ -562,10 +682,10 @@ impl<C: Dial> Opener<C> {
         connector: &mut C,
         mut connect: Connect,
         endpoint: &Endpoint,
+        factory: Option<&Arc<AuthenticatorFactory>>,
         shared: &Arc<Shared>,
     ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectCause> {
         let common = &*self.common;
-        let factory = common.authenticator.as_ref();
         let mut authenticating = Exchange::begin_connect(factory, endpoint, &mut connect).await?;
         std::future::poll_fn(|cx| connector.poll_ready(cx))
             .await

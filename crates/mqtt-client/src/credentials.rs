@@ -53,6 +53,15 @@ impl Credentials {
         self
     }
 
+    /// Those of a CONNECT.
+    pub(crate) fn of(connect: &Connect) -> Self {
+        Self {
+            user_name: connect.user_name.clone(),
+            password: connect.password.clone(),
+            expires_in: None,
+        }
+    }
+
     /// Puts them into a CONNECT, in the place of those it has.
     pub(crate) fn put_into(self, connect: &mut Connect) {
         connect.user_name = self.user_name;

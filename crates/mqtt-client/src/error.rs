@@ -11,7 +11,9 @@ use mqtt_proto::{
 use mqtt_transport::Endpoint;
 use thiserror::Error;
 
-use crate::{authenticate::AuthenticationError, credentials::CredentialsError};
+use crate::{
+    authenticate::AuthenticationError, credentials::CredentialsError, redirect::RedirectError,
+};
 
 /// No session could be opened.
 #[derive(Debug, Error)]
@@ -58,13 +60,38 @@ pub enum ConnectCause {
     #[error("enhanced authentication failed")]
     Authentication(#[source] AuthenticationError),
     /// The server said no.
-    #[error("the server refused: {}{}", .0.reason_code, text(.0.properties.reason_string.as_ref()))]
+    #[error(
+        "the server refused: {}{}{}",
+        .0.reason_code,
+        text(.0.properties.reason_string.as_ref()),
+        other(.0.properties.server_reference.as_ref())
+    )]
     Refused(Box<ConnAck>),
+    /// The server said to use another, and was not followed there.
+    #[error(
+        "the server sends on: {}{}{}",
+        .connack.reason_code,
+        text(.connack.properties.reason_string.as_ref()),
+        other(.connack.properties.server_reference.as_ref())
+    )]
+    NotFollowed {
+        /// What it said.
+        connack: Box<ConnAck>,
+        /// Why it was not followed.
+        source: RedirectError,
+    },
 }
 
 fn text(reason: Option<&Utf8String>) -> String {
     reason
         .map(|reason| format!(" ({reason})"))
+        .unwrap_or_default()
+}
+
+/// The other server that one names; quoted, for it may be any text.
+fn other(reference: Option<&Utf8String>) -> String {
+    reference
+        .map(|reference| format!(", and names {reference:?}"))
         .unwrap_or_default()
 }
 
@@ -97,7 +124,12 @@ pub enum LostCause {
     #[error("closed by the server")]
     ClosedByServer,
     /// The server sent DISCONNECT.
-    #[error("the server disconnected: {}{}", .0.reason_code, text(.0.properties.reason_string.as_ref()))]
+    #[error(
+        "the server disconnected: {}{}{}",
+        .0.reason_code,
+        text(.0.properties.reason_string.as_ref()),
+        other(.0.properties.server_reference.as_ref())
+    )]
     Disconnected(Box<Disconnect>),
     /// Reading or writing failed.
     #[error("{operation} failed")]

@@ -34,7 +34,7 @@ pub(crate) fn outcome(result: Result<(), &ConnectCause>) -> Option<DialOutcome> 
         ConnectCause::Refused(connack) if OF_THE_SERVER.contains(&connack.reason_code) => {
             Some(DialOutcome::Failed)
         }
-        ConnectCause::Refused(_) => Some(DialOutcome::Answered),
+        ConnectCause::Refused(_) | ConnectCause::NotFollowed { .. } => Some(DialOutcome::Answered),
         ConnectCause::Config(_) | ConnectCause::Options(_) | ConnectCause::Credentials(_) => None,
         ConnectCause::Authentication(_) => Some(DialOutcome::Answered),
         // A proxy whose server is away closes like this, and a 3.1.1 server that does not like the

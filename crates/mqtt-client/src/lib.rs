@@ -72,6 +72,7 @@ mod outbox;
 mod pooled;
 mod publish;
 mod reconnect;
+mod redirect;
 mod registry;
 mod renewal;
 mod request;
@@ -113,6 +114,7 @@ pub use outbox::{OutboxConfig, OutboxStatus, Overflow};
 pub use pooled::PooledSessions;
 pub use publish::{Admitted, Publish, PublishFuture, Published, Publisher};
 pub use reconnect::{Cause, ClosedBy, Interruption, Plan, ReconnectConfig, SessionState};
+pub use redirect::{Redirect, RedirectError, RedirectPolicy};
 pub use registry::{
     RegisteredSession, RegistryConfig, RegistryError, RegistryStatus, SessionRegistry,
 };

@@ -6,7 +6,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::credentials::Given;
+use mqtt_transport::Endpoint;
+
+use crate::{credentials::Given, redirect::Route};
 
 #[derive(Default)]
 pub(crate) struct Notes {
@@ -17,12 +19,19 @@ pub(crate) struct Notes {
     pub(crate) renewed: Option<Given>,
     /// Credentials that were refused were answered with others, since the last stable period.
     pub(crate) has_asked_anew: bool,
+    /// Where a server that has moved is to be looked for.
+    pub(crate) moved_to: Option<Endpoint>,
+    /// Where a DISCONNECT has sent the session, for the next attempt.
+    pub(crate) sent_on: Option<Route>,
+    /// How often one has, since the last stable period.
+    pub(crate) hops: u32,
 }
 
 impl Notes {
     /// The last connection was stable: what was done about failures may be done again.
     pub(crate) fn forget_failures(&mut self) {
         self.has_asked_anew = false;
+        self.hops = 0;
     }
 
     /// The connection is gone, and with it what was begun on it.

@@ -50,8 +50,8 @@ use crate::error::{ConnectError, ConnectionLost};
 /// | 0x99 | payload format invalid: in CONNACK that of the will | permanent | transient |
 /// | 0x9A | retain not supported: in CONNACK that of the will | permanent | transient |
 /// | 0x9B | QoS not supported: in CONNACK that of the will | permanent | transient |
-/// | 0x9C | use another server | transient | transient |
-/// | 0x9D | server moved | permanent | permanent |
+/// | 0x9C | use another server, which is not [followed](crate::RedirectPolicy) | transient | transient |
+/// | 0x9D | server moved, and is not followed | permanent | permanent |
 /// | 0x9E | shared subscriptions not supported | | transient |
 /// | 0x9F | connection rate exceeded | transient | transient |
 /// | 0xA0 | maximum connect time | | transient |

@@ -23,7 +23,9 @@ impl ConnectError {
             ConnectCause::Credentials(error) => error.is_transient(),
             ConnectCause::Authentication(error) => error.is_transient(),
             ConnectCause::Config(_) | ConnectCause::Options(_) => false,
-            ConnectCause::Refused(connack) => refusal_is_transient(connack.reason_code),
+            ConnectCause::Refused(connack) | ConnectCause::NotFollowed { connack, .. } => {
+                refusal_is_transient(connack.reason_code)
+            }
         }
     }
 
@@ -36,7 +38,8 @@ impl ConnectError {
             ConnectCause::Closed
             | ConnectCause::Malformed(_)
             | ConnectCause::Protocol(_)
-            | ConnectCause::Refused(_) => ClosedBy::Server,
+            | ConnectCause::Refused(_)
+            | ConnectCause::NotFollowed { .. } => ClosedBy::Server,
             ConnectCause::Credentials(_)
             | ConnectCause::Authentication(_)
             | ConnectCause::Config(_)
