@@ -30,7 +30,8 @@ use crate::{
     driver::Driver,
     error::{ConnectCause, ConnectError, LostCause},
     life::Life,
-    notes::Notes,
+    notes::{Due, Notes},
+    poison::{PROBATION, Suspect, Verdict, is_careful, judge, may_be_for_a_publish},
     reconnect::{Cause, Interruption, Plan, Reconnect},
     redirect::{RedirectPolicy, Route, is_redirect, withhold},
     renewal::{renew, retire},
@@ -426,9 +427,6 @@ impl<C: Dial> Opener<C> {
 
     /// The connection has ended so: the gate is told, if it counts it.
     pub(crate) fn on_ended(&mut self, shared: &Shared, cause: &LostCause) {
-        if let Some(notes) = &mut self.notes {
-            notes.on_connection_lost();
-        }
         if let (Some(gate), true) = (&self.common.gate, std::mem::take(&mut self.is_open)) {
             let facts = shared.lock().facts.clone();
             let began = facts.map_or_else(Instant::now, |facts| facts.conn.dialled);
@@ -483,11 +481,60 @@ impl<C: Dial> Opener<C> {
         }
     }
 
-    /// Whether the connection is to be given up for one with new credentials.
-    pub(crate) fn poll_renewal(&mut self, cx: &mut Context<'_>) -> bool {
-        self.notes
-            .as_mut()
-            .is_some_and(|notes| notes.poll_renewal(cx))
+    /// What is to be done with the connection now, if anything is.
+    pub(crate) fn poll_due(&mut self, cx: &mut Context<'_>) -> Option<Due> {
+        self.notes.as_mut()?.poll_due(cx)
+    }
+
+    /// The connection is gone, and with it what was begun on it. Returns the publish that has ended it,
+    /// if one is found guilty.
+    pub(crate) fn on_connection_lost(
+        &mut self,
+        shared: &Shared,
+        cause: &LostCause,
+    ) -> Option<Suspect> {
+        let was_careful = self.is_careful();
+        if let Some(notes) = &mut self.notes {
+            notes.on_connection_lost();
+        }
+        let common = self.common.clone();
+        let reconnect = common.reconnect.as_ref()?;
+        let limit = reconnect.set_aside_after?;
+        let (oldest, age) = shared.oldest_unacknowledged();
+        let before = self.notes.as_ref().and_then(|notes| notes.suspect);
+        let probation = if was_careful {
+            PROBATION
+        } else {
+            Duration::ZERO
+        };
+        let verdict = if age >= reconnect.stable_after.saturating_add(probation) {
+            Verdict::Acquitted
+        } else if may_be_for_a_publish(cause) {
+            judge(before, oldest, was_careful, limit)
+        } else {
+            return None;
+        };
+        let (suspect, culprit) = match verdict {
+            Verdict::Acquitted => (None, None),
+            Verdict::Suspected(suspect) => (Some(suspect), None),
+            Verdict::Guilty(culprit) => (None, Some(culprit)),
+        };
+        if before != suspect {
+            self.notes.get_or_insert_default().suspect = suspect;
+        }
+        culprit
+    }
+
+    fn is_careful(&self) -> bool {
+        self.notes.as_ref().is_some_and(|notes| notes.is_careful)
+    }
+
+    /// Whether the next connection is to be given its resends with care.
+    fn has_to_be_careful(&self) -> bool {
+        let reconnect = self.common.reconnect.as_ref();
+        let limit = reconnect.and_then(|reconnect| reconnect.set_aside_after);
+        let suspect = self.notes.as_ref().and_then(|notes| notes.suspect);
+        limit.is_some_and(|limit| is_careful(suspect, limit))
     }
 
     pub(crate) fn attempts(&self) -> u32 {
@@ -598,6 +645,10 @@ impl<C: Dial> Opener<C> {
             // They may have been withheld from the server before.
             self.common.configured.clone().put_into(&mut connect);
         }
+        let is_careful = self.has_to_be_careful();
+        if is_careful {
+            shared.lock().core.hold_resends();
+        }
         let turn = match &self.common.gate {
             Some(gate) => Some(gate.enter().await),
             None => None,
@@ -612,6 +663,11 @@ impl<C: Dial> Opener<C> {
         }
         match &result {
             Ok(_) => {
+                if is_careful {
+                    let notes = self.notes.get_or_insert_default();
+                    notes.is_careful = true;
+                    notes.probation = Some(Box::pin(tokio::time::sleep(PROBATION)));
+                }
                 if let Some(at) = renew_at {
                     self.begin_renewal(at, shared);
                 }

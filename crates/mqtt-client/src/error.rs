@@ -211,6 +211,16 @@ pub enum PublishError {
     /// The message was sent and the connection ended before the server acknowledged it.
     #[error("sent, and not known to be delivered")]
     Lost(#[source] Arc<ConnectionLost>),
+    /// The message was sent on several connections, and the server ended each of them before it
+    /// acknowledged it: see
+    /// [`set_aside_after`](crate::ReconnectConfig::set_aside_after). It is not sent again; the session goes on.
+    #[error("set aside after {connections} connections that ended with it")]
+    SetAside {
+        /// How many.
+        connections: u32,
+        /// How the last of them ended.
+        source: Arc<ConnectionLost>,
+    },
 }
 
 /// What is known of a message whose publish failed, or of a request without a reply: what a retry
@@ -236,7 +246,7 @@ impl PublishError {
                 Delivery::NotSent
             }
             Self::Rejected { .. } => Delivery::Rejected,
-            Self::Lost(_) => Delivery::Unknown,
+            Self::Lost(_) | Self::SetAside { .. } => Delivery::Unknown,
         }
     }
 
@@ -246,7 +256,7 @@ impl PublishError {
         match self {
             Self::Full => true,
             // One that makes others give way would be made to by them.
-            Self::Usage(_) | Self::Displaced | Self::Expired => false,
+            Self::Usage(_) | Self::Displaced | Self::Expired | Self::SetAside { .. } => false,
             Self::NotSent(lost) | Self::Lost(lost) => lost.is_transient(),
             Self::Rejected { reason_code, .. } => REJECTED_FOR_NOW.contains(reason_code),
         }

@@ -69,6 +69,7 @@ mod line;
 mod manual;
 mod notes;
 mod outbox;
+mod poison;
 mod pooled;
 mod publish;
 mod reconnect;

@@ -16,6 +16,7 @@ use crate::{
     connector::{Dial, Opener},
     driver::Driver,
     error::{ConnectError, ConnectionLost, LostCause},
+    notes::Due,
     reconnect::{Cause, Plan, SessionState},
     shared::Shared,
 };
@@ -62,12 +63,12 @@ impl<C: Dial> Future for Life<C> {
             match &mut this.stage {
                 Stage::Connected(driver) => {
                     let Poll::Ready(cause) = Pin::new(&mut *driver).poll(cx) else {
-                        let opener = this.opener.as_mut();
-                        if opener.is_some_and(|opener| opener.poll_renewal(cx)) {
-                            driver.shared().change_connections();
-                            continue;
+                        match this.opener.as_mut().and_then(|opener| opener.poll_due(cx)) {
+                            Some(Due::Renewal) => driver.shared().change_connections(),
+                            Some(Due::Resends) => driver.shared().release_resends(),
+                            None => return Poll::Pending,
                         }
-                        return Poll::Pending;
+                        continue;
                     };
                     let shared = driver.shared().clone();
                     tracing::info!(endpoint = %shared.endpoint, %cause, "connection ended");
@@ -76,14 +77,18 @@ impl<C: Dial> Future for Life<C> {
                         opener.on_ended(&shared, &cause);
                     }
                     let goes_on = |opener: &Opener<C>| opener.reopens() && !shared.is_departing();
-                    let Some(opener) = opener.filter(goes_on) else {
+                    let Some(mut opener) = opener.filter(goes_on) else {
                         shared.end(cause);
                         return Poll::Ready(());
                     };
                     if matches!(cause, LostCause::Cut) {
                         shared.forget_cut();
                     }
+                    let culprit = opener.on_connection_lost(&shared, &cause);
                     let lost = shared.interrupt(cause);
+                    if let Some(culprit) = culprit {
+                        shared.set_aside(culprit, &lost);
+                    }
                     let reopened = Box::pin(reopen(opener, shared.clone(), lost));
                     this.stage = Stage::Reconnecting { shared, reopened };
                 }

@@ -8,7 +8,9 @@ use std::{
 
 use mqtt_transport::Endpoint;
 
-use crate::{credentials::Given, redirect::Route};
+use tokio::time::Sleep;
+
+use crate::{credentials::Given, poison::Suspect, redirect::Route};
 
 #[derive(Default)]
 pub(crate) struct Notes {
@@ -25,6 +27,21 @@ pub(crate) struct Notes {
     pub(crate) sent_on: Option<Route>,
     /// How often one has, since the last stable period.
     pub(crate) hops: u32,
+    /// The publish that may be what ends the connections.
+    pub(crate) suspect: Option<Suspect>,
+    /// The present connection is given its resends one at a time.
+    pub(crate) is_careful: bool,
+    /// Until when it is given none.
+    pub(crate) probation: Option<Pin<Box<Sleep>>>,
+}
+
+/// What is to be done with a connection now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// It is given up for one with new credentials.
+    Renewal,
+    /// What was held back is sent again.
+    Resends,
 }
 
 impl Notes {
@@ -37,10 +54,23 @@ impl Notes {
     /// The connection is gone, and with it what was begun on it.
     pub(crate) fn on_connection_lost(&mut self) {
         self.renewal = None;
+        self.probation = None;
+        self.is_careful = false;
+    }
+
+    /// What is to be done now, if anything is.
+    pub(crate) fn poll_due(&mut self, cx: &mut Context<'_>) -> Option<Due> {
+        if let Some(probation) = &mut self.probation
+            && probation.as_mut().poll(cx).is_ready()
+        {
+            self.probation = None;
+            return Some(Due::Resends);
+        }
+        self.poll_renewal(cx).then_some(Due::Renewal)
     }
 
     /// Whether the connection is to be given up for one with new credentials.
-    pub(crate) fn poll_renewal(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_renewal(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(renewal) = &mut self.renewal else {
             return false;
         };

@@ -553,6 +553,10 @@ fn outcome(waiter: Waiter) -> Result<Published, PublishError> {
             Unsent::Lost(lost) => PublishError::NotSent(lost),
         }),
         Waiter::Answered(Answer::Lost(lost)) => Err(PublishError::Lost(lost)),
+        Waiter::Answered(Answer::SetAside { connections, lost }) => Err(PublishError::SetAside {
+            connections,
+            source: lost,
+        }),
         Waiter::Answered(Answer::Answered { .. })
         | Waiter::Waiting(_)
         | Waiter::Abandoned

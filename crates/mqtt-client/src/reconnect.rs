@@ -90,6 +90,17 @@ pub struct ReconnectConfig {
     /// How long a connection has to hold before the delays begin anew. Default 30 s, because
     /// servers accept and then kick.
     pub stable_after: Duration,
+    /// After how many connections in a row that a server ends before they are stable, each with the same
+    /// publish as the first it has not acknowledged, that publish is set aside: its future ends with
+    /// [`PublishError::SetAside`](crate::PublishError::SetAside), and it is not sent again. Default 3, at least 2;
+    /// `None` sends it for ever.
+    ///
+    /// Only where the server keeps the session, as otherwise nothing is sent again. Before the last of those connections is given
+    /// anything again it has to hold for 2 s, and then gets one publish at a time, so that none is
+    /// blamed for another, or for a server that is away. What stays: a publish that a server takes longer than
+    /// `stable_after` to fail at is not found, and one is blamed wrongly if the connection happens to break in
+    /// the moment after it each time.
+    pub set_aside_after: Option<u32>,
 }
 
 impl Default for ReconnectConfig {
@@ -101,6 +112,7 @@ impl Default for ReconnectConfig {
             max_connect_retries: 5,
             max_retries: None,
             stable_after: Duration::from_secs(30),
+            set_aside_after: Some(3),
         }
     }
 }
@@ -125,6 +137,7 @@ setters! {
     with_max_connect_retries max_connect_retries: u32,
     with_max_retries max_retries: Option<u32>,
     with_stable_after stable_after: Duration,
+    with_set_aside_after set_aside_after: Option<u32>,
 }
 
 impl ReconnectConfig {
@@ -135,6 +148,14 @@ impl ReconnectConfig {
                 "0s",
                 "must be longer than zero",
                 "one second suits most servers",
+            );
+        }
+        if self.set_aside_after.is_some_and(|after| after < 2) {
+            errors.push(
+                format!("{path}.set_aside_after"),
+                self.set_aside_after.unwrap_or_default(),
+                "must be at least 2",
+                "3 is the default",
             );
         }
         if self.max < self.base {
@@ -286,12 +307,14 @@ pub(crate) type Policy = Arc<dyn Fn(&Interruption<'_>) -> Plan + Send + Sync>;
 pub(crate) struct Reconnect {
     pub(crate) policy: Policy,
     pub(crate) stable_after: Duration,
+    pub(crate) set_aside_after: Option<u32>,
 }
 
 impl fmt::Debug for Reconnect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reconnect")
             .field("stable_after", &self.stable_after)
+            .field("set_aside_after", &self.set_aside_after)
             .finish_non_exhaustive()
     }
 }
@@ -300,6 +323,7 @@ impl From<ReconnectConfig> for Reconnect {
     fn from(config: ReconnectConfig) -> Self {
         Self {
             stable_after: config.stable_after,
+            set_aside_after: config.set_aside_after,
             policy: Arc::new(move |interruption| config.plan(interruption)),
         }
     }

@@ -145,6 +145,11 @@ pub(crate) enum Answer {
     /// A publish was given up before it was sent.
     NotSent(Unsent),
     Lost(Arc<ConnectionLost>),
+    /// The publish ended so many connections, the last of them like this.
+    SetAside {
+        connections: u32,
+        lost: Arc<ConnectionLost>,
+    },
 }
 
 /// Why a publish that was taken is not sent.

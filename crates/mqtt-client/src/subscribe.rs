@@ -360,7 +360,9 @@ fn poll_answer(
         }
         Waiter::Answered(Answer::Lost(lost)) => Err(SubscribeError::Lost(lost)),
         Waiter::Answered(Answer::NotAllowed(error)) => Err(error.into()),
-        Waiter::Answered(Answer::Published { .. } | Answer::Sent | Answer::NotSent(_))
+        Waiter::Answered(
+            Answer::Published { .. } | Answer::Sent | Answer::NotSent(_) | Answer::SetAside { .. },
+        )
         | Waiter::Waiting(_)
         | Waiter::Abandoned
         | Waiter::Restoring(_) => {

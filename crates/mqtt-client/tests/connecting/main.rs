@@ -6,6 +6,7 @@ mod common;
 mod credentials;
 mod ending;
 mod plans;
+mod poison;
 mod redirects;
 
 use std::{
