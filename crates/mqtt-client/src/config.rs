@@ -35,8 +35,8 @@ pub struct SessionConfig {
     pub keep_alive: Duration,
     /// What the server publishes if the connection ends without DISCONNECT.
     pub will: Option<Will>,
-    /// User name. A [source](crate::SessionConnector::with_credentials) of credentials takes the place of
-    /// this and of the password.
+    /// User name. A [source](crate::SessionConnector::with_credentials) of credentials takes the
+    /// place of this and of the password.
     pub user_name: Option<String>,
     /// Password; never printed.
     pub password: Option<Secret>,

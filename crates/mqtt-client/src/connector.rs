@@ -147,8 +147,8 @@ impl<C: Clone> SessionConnector<C> {
         self.with_common(|common| common.gate = gate)
     }
 
-    /// Asks `source` for user name and password at every attempt to connect, of every session, in the place
-    /// of the configured ones. See [`CredentialsSource`].
+    /// Asks `source` for user name and password at every attempt to connect, of every session, in
+    /// the place of the configured ones. See [`CredentialsSource`].
     #[must_use]
     pub fn with_credentials(self, source: impl CredentialsSource) -> Self {
         let source = Source {

@@ -23,9 +23,9 @@ pub struct Credentials {
     /// How long they are good for, counted from the moment they are given; `None`, the default, for as
     /// long as the connection holds.
     ///
-    /// The source is asked again when three quarters to nine tenths of it are over, at random, so that a
-    /// fleet does not do so together, but not within 10 s. A session with new credentials then
-    /// makes a new connection with them, in order: see [`CredentialsSource`].
+    /// The source is asked again when three quarters to nine tenths of it are over, at random, so
+    /// that a fleet does not do so together, but not within 10 s. A session with new credentials
+    /// then makes a new connection with them, in order: see [`CredentialsSource`].
     pub expires_in: Option<Duration>,
 }
 
@@ -85,11 +85,11 @@ fn not_allowed(error: mqtt_proto::TextError) -> CredentialsError {
 /// refusal counts as any other, which is permanent.
 ///
 /// When credentials [expire](Credentials::expires_in), the source is asked beforehand, while the
-/// connection still holds, and again after 5 to 10 s if it fails. With its answer the session makes a new
-/// connection: it sends DISCONNECT and connects at once. A session that the server keeps goes on
-/// where it was. Otherwise publishes wait from then on, and those at QoS 1 and 2 that are in flight are waited for,
-/// up to `quiesce`. A session of a pool is not handed out any more instead, and leaves
-/// when it is idle.
+/// connection still holds, and again after 5 to 10 s if it fails. With its answer the session makes
+/// a new connection: it sends DISCONNECT and connects at once. A session that the server keeps goes
+/// on where it was. Otherwise publishes wait from then on, and those at QoS 1 and 2 that are in
+/// flight are waited for, up to `quiesce`. A session of a pool is not handed out any more instead,
+/// and leaves when it is idle.
 pub trait CredentialsSource: Send + Sync + 'static {
     /// Gives credentials. The future is dropped when the time is up and when the session is told to
     /// leave.

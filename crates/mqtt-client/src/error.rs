@@ -212,8 +212,8 @@ pub enum PublishError {
     #[error("sent, and not known to be delivered")]
     Lost(#[source] Arc<ConnectionLost>),
     /// The message was sent on several connections, and the server ended each of them before it
-    /// acknowledged it: see
-    /// [`set_aside_after`](crate::ReconnectConfig::set_aside_after). It is not sent again; the session goes on.
+    /// acknowledged it: see [`set_aside_after`](crate::ReconnectConfig::set_aside_after). It is not
+    /// sent again; the session goes on.
     #[error("set aside after {connections} connections that ended with it")]
     SetAside {
         /// How many.

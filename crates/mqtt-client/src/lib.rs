@@ -33,6 +33,7 @@
 //! | a publish that was not sent | waits for the next connection, as the [outbox](OutboxConfig) allows | the same |
 //! | QoS 0, written | may or may not have arrived; its caller was told "sent" | the same |
 //! | QoS 1 and 2, not acknowledged | sent again, its future waits on | [`PublishError::Lost`], or sent anew at [QoS 1](LostPublishes) |
+//! | the same, where it ends every connection | [`PublishError::SetAside`] after three | [`PublishError::Lost`] |
 //! | a subscription | stays | asked for again; refused, its stream ends and says [why](Subscription::refused) |
 //! | a subscribe or unsubscribe without an answer | asked again | the same |
 //! | a QoS 1 message that was not read | comes again | stays to be read |

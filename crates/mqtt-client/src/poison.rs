@@ -7,8 +7,9 @@
 //!   and then gets them one at a time. Ends with m alone on the wire --> m is set aside
 //! ```
 //!
-//! A connection that is stable, or that ends before it was given m, acquits m; so a server or a network that
-//! is merely unwell blames nobody, unless it happens to fall ill again and again in the moment after m.
+//! A connection that is stable, or that ends before it was given m, acquits m; so a server or a
+//! network that is merely unwell blames nobody, unless it happens to fall ill again and again in
+//! the moment after m.
 
 use std::{io, sync::Arc, task::Waker, time::Duration};
 
@@ -19,8 +20,8 @@ use crate::{
     shared::{Answer, Shared},
 };
 
-/// How long a connection has to hold without the suspect before it is given it. Long enough for a server
-/// that is going down or a network that flaps to show it.
+/// How long a connection has to hold without the suspect before it is given it. Long enough for a
+/// server that is going down or a network that flaps to show it.
 pub(crate) const PROBATION: Duration = Duration::from_secs(2);
 
 /// What is known against a publish.

@@ -17,9 +17,9 @@ use crate::error::{ConnectError, ConnectionLost};
 ///
 /// # What is transient
 ///
-/// An answer to CONNECT that complains about the CONNECT is permanent, as the same CONNECT would come
-/// again. A complaint on an open session need not come again, and what a server does wrong may be mended
-/// there: a server that is broken for good gets one attempt in each `max`.
+/// An answer to CONNECT that complains about the CONNECT is permanent, as the same CONNECT would
+/// come again. A complaint on an open session need not come again, and what a server does wrong may
+/// be mended there: a server that is broken for good gets one attempt in each `max`.
 ///
 /// | code | | in CONNACK | in DISCONNECT |
 /// | --- | --- | --- | --- |
@@ -90,16 +90,16 @@ pub struct ReconnectConfig {
     /// How long a connection has to hold before the delays begin anew. Default 30 s, because
     /// servers accept and then kick.
     pub stable_after: Duration,
-    /// After how many connections in a row that a server ends before they are stable, each with the same
-    /// publish as the first it has not acknowledged, that publish is set aside: its future ends with
-    /// [`PublishError::SetAside`](crate::PublishError::SetAside), and it is not sent again. Default 3, at least 2;
-    /// `None` sends it for ever.
+    /// After how many connections in a row that a server ends before they are stable, each with the
+    /// same publish as the first it has not acknowledged, that publish is set aside: its future
+    /// ends with [`PublishError::SetAside`](crate::PublishError::SetAside), and it is not sent
+    /// again. Default 3, at least 2; `None` sends it for ever.
     ///
-    /// Only where the server keeps the session, as otherwise nothing is sent again. Before the last of those connections is given
-    /// anything again it has to hold for 2 s, and then gets one publish at a time, so that none is
-    /// blamed for another, or for a server that is away. What stays: a publish that a server takes longer than
-    /// `stable_after` to fail at is not found, and one is blamed wrongly if the connection happens to break in
-    /// the moment after it each time.
+    /// Only where the server keeps the session, as otherwise nothing is sent again. Before the last
+    /// of those connections is given anything again it has to hold for 2 s, and then gets one
+    /// publish at a time, so that none is blamed for another, or for a server that is away. What
+    /// stays: a publish that a server takes longer than `stable_after` to fail at is not found, and
+    /// one is blamed wrongly if the connection happens to break in the moment after it each time.
     pub set_aside_after: Option<u32>,
 }
 
@@ -271,8 +271,8 @@ pub enum Plan {
         endpoint: Option<Endpoint>,
     },
     /// Stay without a connection until [`Session::reconnect`](crate::Session::reconnect) is called:
-    /// publishes and subscribes wait, within the bounds there are without it. A session that is only being opened
-    /// cannot be told so, and gives up instead.
+    /// publishes and subscribes wait, within the bounds there are without it. A session that is
+    /// only being opened cannot be told so, and gives up instead.
     Hold,
     /// End the session, or tell the caller who wanted to open one.
     GiveUp,

@@ -15,18 +15,18 @@ use thiserror::Error;
 /// Whether a server of 5.0 is followed that says in CONNACK or DISCONNECT to use another one (0x9C) or
 /// that it has moved (0x9D), and names it (5.0 section 4.11).
 ///
-/// By default none is: the error names the reference. What a policy allows is still refused if it leads
-/// from an encrypted connection (TLS, `wss`, QUIC) or a Unix socket to a plain one, or from elsewhere to a Unix
-/// socket. A reference without a scheme keeps that of the endpoint that gave it, and its path if it is a WebSocket;
-/// one that names several is tried in their order.
+/// By default none is: the error names the reference. What a policy allows is still refused if it
+/// leads from an encrypted connection (TLS, `wss`, QUIC) or a Unix socket to a plain one, or from
+/// elsewhere to a Unix socket. A reference without a scheme keeps that of the endpoint that gave
+/// it, and its path if it is a WebSocket; one that names several is tried in their order.
 ///
-/// **Credentials stay at home.** At another host than that of the endpoint the session belongs to, user name and
-/// password are withheld, and their [source](crate::CredentialsSource) is not asked, unless
-/// [`carrying_credentials`](Self::carrying_credentials) says otherwise. Client identifier, will, TLS identity and the
-/// session itself go along.
+/// **Credentials stay at home.** At another host than that of the endpoint the session belongs to,
+/// user name and password are withheld, and their [source](crate::CredentialsSource) is not asked,
+/// unless [`carrying_credentials`](Self::carrying_credentials) says otherwise. Client identifier,
+/// will, TLS identity and the session itself go along.
 ///
-/// What uses another server does so for one attempt; a server that has moved is looked for there in later attempts too,
-/// until one of them fails.
+/// Another server to use is for one attempt. One that has moved is looked for there in later attempts
+/// too, until one of them fails: then home is asked again.
 #[derive(Clone)]
 pub struct RedirectPolicy {
     allows: Arc<dyn Fn(&Redirect<'_>) -> bool + Send + Sync>,

@@ -174,10 +174,11 @@ impl Session {
     /// written yet is not written, and the server publishes the will `[MQTT5-3.1.2-8]`
     /// `[MQTT3-3.1.2-8]`.
     ///
-    /// What is next the [policy](crate::SessionConnector::with_reconnect_policy) decides, asked with
-    /// [`LostCause::Cut`](crate::LostCause::Cut): by default the session connects again after a pause, and with
-    /// [`Plan::Hold`](crate::Plan::Hold) when [`reconnect`](Self::reconnect) is called. A session that does not
-    /// reconnect ends. Does nothing while the session is held, or over.
+    /// What is next the [policy](crate::SessionConnector::with_reconnect_policy) decides, asked
+    /// with [`LostCause::Cut`](crate::LostCause::Cut): by default the session connects again after
+    /// a pause, and with [`Plan::Hold`](crate::Plan::Hold) when [`reconnect`](Self::reconnect) is
+    /// called. A session that does not reconnect ends. Does nothing while the session is held, or
+    /// over.
     pub fn cut(&self) {
         self.handle.shared.cut();
     }

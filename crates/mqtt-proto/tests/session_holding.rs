@@ -26,7 +26,9 @@ fn a_session_that_is_paused_takes_no_publish_until_the_next_connection() {
 }
 
 fn message(qos: mqtt_proto::QoS) -> mqtt_proto::Message {
-    mqtt_proto::Message::new("t", "m").unwrap().with_qos(qos)
+    mqtt_proto::Message::new("t", "m")
+        .expect("a topic")
+        .with_qos(qos)
 }
 
 /// Held back, then one at a time, and new ones behind them.
@@ -48,7 +50,7 @@ fn resends_go_one_at_a_time_once_they_are_released() {
         assert_eq!(pair.session.oldest_unacknowledged(), None);
         pair.session.release_resends();
         for n in 1..=3 {
-            assert_eq!(pair.sent(), [repeat(AtLeastOnce, n, &n.to_string())]);
+            assert_eq!(pair.sent(), [repeat(AtLeastOnce, n, n.to_string())]);
             assert_eq!(pair.session.has_room(AtLeastOnce), n == 3);
             pair.give(puback(n));
         }
@@ -97,7 +99,7 @@ fn what_is_given_up_is_not_sent_again() {
                     let Packet::Publish(publish) = packet else {
                         panic!("{packet:?}");
                     };
-                    let id = publish.packet_id.unwrap().value();
+                    let id = publish.packet_id.expect("above QoS 0").value();
                     used.push(id);
                     if qos == AtLeastOnce {
                         pair.give(puback(id));

@@ -6,6 +6,17 @@
 
 use super::{Phase, Session};
 
+/// How publishes of earlier connections are sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caution {
+    /// As many as the window has room for.
+    None,
+    /// Not yet.
+    Hold,
+    /// One at a time.
+    Singly,
+}
+
 impl<T> Session<T> {
     /// Takes no more publishes until the next connection; what is in flight goes on.
     pub fn pause(&mut self) {
@@ -22,13 +33,13 @@ impl<T> Session<T> {
     /// connections; without anything to send again it changes nothing.
     pub fn hold_resends(&mut self) {
         if self.phase == Phase::Disconnected {
-            self.sending.hold_resends();
+            self.caution = Caution::Hold;
         }
     }
 
     /// Sends again what was held back, each publish when the one before is acknowledged.
     pub fn release_resends(&mut self) {
-        self.sending.release_resends();
+        self.caution = Caution::Singly;
         if self.phase == Phase::Connected {
             self.resend();
         }

@@ -47,6 +47,7 @@ mod writing;
 use aliases::Aliases;
 use authenticating::Turn;
 pub use event::{Connected, Event, Refused};
+use holding::Caution;
 use keep_alive::{KeepAlive, Tick};
 pub use limits::Limits;
 pub use options::SessionOptions;
@@ -90,6 +91,7 @@ pub struct Session<T> {
     limits: Limits,
     /// No more publishes are taken on this connection.
     is_paused: bool,
+    caution: Caution,
     sending: Sending<T>,
     /// Whether what is sent again was sent in this session.
     resends_as_duplicates: bool,
@@ -113,6 +115,7 @@ impl<T> Session<T> {
             turn: Turn::default(),
             limits: Limits::default(),
             is_paused: false,
+            caution: Caution::None,
             sending: Sending::default(),
             resends_as_duplicates: false,
             receiving: Receiving::default(),
@@ -255,6 +258,7 @@ impl<T> Session<T> {
     /// session and sent again, or QoS 0.
     pub fn connection_lost(&mut self) -> Vec<T> {
         self.phase = Phase::Disconnected;
+        self.caution = Caution::None;
         self.outbound.clear();
         self.aliases = None;
         self.receiving.connection_lost();

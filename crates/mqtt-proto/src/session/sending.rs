@@ -125,19 +125,6 @@ pub(super) struct Sending<T> {
     /// Publishes of earlier connections that wait for the window, in order; PUBRELs, which do not
     /// wait, before them.
     resend: VecDeque<PacketId>,
-    caution: Caution,
-}
-
-/// How publishes of earlier connections are sent again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Caution {
-    /// As many as the window has room for.
-    #[default]
-    None,
-    /// Not yet.
-    Hold,
-    /// One at a time.
-    Singly,
 }
 
 impl<T> Default for Sending<T> {
@@ -149,7 +136,6 @@ impl<T> Default for Sending<T> {
             on_wire: 0,
             next_order: 0,
             resend: VecDeque::new(),
-            caution: Caution::None,
         }
     }
 }
@@ -380,7 +366,6 @@ impl<T> Sending<T> {
     pub(super) fn connection_lost(&mut self) -> Vec<T> {
         self.on_wire = 0;
         self.resend.clear();
-        self.caution = Caution::None;
         self.give_up(|awaiting| awaiting.publish_order().is_none())
     }
 
@@ -426,11 +411,6 @@ impl<T> Sending<T> {
     /// `[MQTT5-3.3.4-8]`.
     pub(super) fn next_resend(&mut self, window: usize) -> Option<(PacketId, &Awaiting<T>)> {
         let &id = self.resend.front()?;
-        let window = match self.caution {
-            Caution::None => window,
-            Caution::Hold => 0,
-            Caution::Singly => 1,
-        };
         let awaiting = self.slots.get(index(id))?.as_ref()?;
         if awaiting.awaited() != PacketType::PubComp && self.on_wire >= window {
             return None;
@@ -438,14 +418,6 @@ impl<T> Sending<T> {
         self.resend.pop_front();
         self.on_wire += 1;
         Some((id, awaiting))
-    }
-
-    pub(super) fn hold_resends(&mut self) {
-        self.caution = Caution::Hold;
-    }
-
-    pub(super) fn release_resends(&mut self) {
-        self.caution = Caution::Singly;
     }
 
     /// The publish of the lowest order that awaits its first acknowledgement, if it was sent on this

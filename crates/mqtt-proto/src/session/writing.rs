@@ -1,6 +1,6 @@
 //! Packets of the session's own accord: acknowledgements in their turn, resends in their order.
 
-use super::{Phase, Session, sending::Awaiting};
+use super::{Phase, Session, holding::Caution, sending::Awaiting};
 use crate::{
     UsageError,
     packet::{Ack, Packet, PacketType},
@@ -36,7 +36,11 @@ impl<T> Session<T> {
 
     /// Sends again what the window allows of what was open on the last connection.
     pub(super) fn resend(&mut self) {
-        let window = self.window();
+        let window = match self.caution {
+            Caution::None => self.window(),
+            Caution::Hold => 0,
+            Caution::Singly => 1,
+        };
         while let Some((packet_id, exchange)) = self.sending.next_resend(window) {
             let max = self.limits.maximum_packet_size;
             match exchange {
