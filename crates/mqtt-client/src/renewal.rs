@@ -66,9 +66,12 @@ impl Shared {
         ends
     }
 
-    /// Ends the connection in order, for another one.
+    /// Ends the connection in order, for another one. A session that is leaving does so by itself.
     pub(crate) fn change_connections(&self) {
         let mut state = self.lock();
+        if state.closing {
+            return;
+        }
         state.lend_buffer();
         state.disconnect();
     }
