@@ -239,18 +239,12 @@ fn variables_and_files_are_read_at_every_attempt() {
         let request = CredentialsRequest::new(&endpoint, "client");
         runtime.block_on(source.credentials(&request))
     };
-    // Cargo sets these; a test cannot set its own without `unsafe`.
-    let given = read(&EnvCredentials::new("CARGO_PKG_NAME", "CARGO_PKG_VERSION")).unwrap();
-    assert_eq!(given.user_name.as_deref(), Some("mqtt-client"));
-    assert_eq!(
-        given.password.unwrap().expose(),
-        env!("CARGO_PKG_VERSION").as_bytes()
-    );
-    let error = read(&EnvCredentials::new(
-        "CARGO_PKG_NAME",
-        "NO_SUCH_VARIABLE_17",
-    ))
-    .unwrap_err();
+    // One that there is wherever tests run; a test cannot set its own without `unsafe`.
+    let path = std::env::var("PATH").unwrap();
+    let given = read(&EnvCredentials::new("PATH", "PATH")).unwrap();
+    assert_eq!(given.user_name.as_deref(), Some(&*path));
+    assert_eq!(given.password.unwrap().expose(), path.as_bytes());
+    let error = read(&EnvCredentials::new("PATH", "NO_SUCH_VARIABLE_17")).unwrap_err();
     assert!(report(&error).contains("NO_SUCH_VARIABLE_17 is not set"));
     assert!(!error.is_transient());
 
@@ -449,6 +443,28 @@ async fn leaving_while_credentials_are_renewed_is_leaving() {
     settle().await;
     let metrics = tokio::runtime::Handle::current().metrics();
     assert_eq!(metrics.num_alive_tasks(), 0);
+}
+
+/// What is in flight has its time, though new credentials come meanwhile.
+#[tokio::test(start_paused = true)]
+async fn leaving_is_not_cut_short_by_new_credentials() {
+    let (connector, mut listener, given) = hourly(config(Version::V5).with_quiesce(SECOND * 4_000));
+    let (session, mut server) = open(&connector, &mut listener).await;
+    let mut in_flight = pin!(session.publish(publish(QoS::AtLeastOnce)));
+    assert!(now(&mut in_flight).await.is_none());
+    let id = server.expect_publish().await.packet_id.unwrap();
+    let begin = Instant::now();
+    let (left, ()) = tokio::join!(session.disconnect(), async {
+        while begin.elapsed() < SECOND * 3_600 {
+            assert_eq!(server.recv().await, Packet::PingReq);
+            server.send(Packet::PingResp).await;
+        }
+        server.puback(id).await;
+        next_but_pings(&mut server).await;
+    });
+    left.unwrap();
+    in_flight.await.unwrap();
+    assert_eq!(given.load(Ordering::Relaxed), 2);
 }
 
 /// A member of a pool is replaced, idle or not, and nobody is interrupted.
