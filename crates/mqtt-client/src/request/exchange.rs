@@ -87,7 +87,8 @@ async fn reply(
 
 /// In whole seconds, rounded up, and one at least: zero would expire at once.
 fn whole_seconds(left: Duration) -> u32 {
-    let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+    let part = u64::from(left.subsec_nanos() > 0);
+    let seconds = left.as_secs().saturating_add(part);
     u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
 }
 
