@@ -68,6 +68,7 @@ impl Unread {
         }
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::InOrder(messages) => messages.len(),
@@ -75,6 +76,7 @@ impl Unread {
         }
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -112,6 +114,7 @@ impl Unread {
 
     /// Hands the reader, which has nothing left, what it is to read next: all of it, or one message
     /// where those that wait may still go for the sake of others.
+    #[inline]
     pub(crate) fn take(&mut self, batch: &mut VecDeque<Delivery>) {
         match self {
             Self::InOrder(messages) => mem::swap(messages, batch),

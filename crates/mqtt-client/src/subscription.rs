@@ -148,6 +148,37 @@ impl Queue {
     /// QoS 1 and 2 are always taken: the server sends no more than receive maximum of them.
     pub(crate) fn push(
         &mut self,
+        message: Message,
+        ack: Option<AckId>,
+        wakers: &mut Vec<Waker>,
+    ) -> bool {
+        // Every message comes by here: what most queues do not need is elsewhere.
+        let Unread::InOrder(messages) = &mut self.messages else {
+            return self.push_by_age(message, ack, wakers);
+        };
+        let size = size(&message);
+        let mut begins = false;
+        if message.qos == QoS::AtMostOnce {
+            let full = messages.len() >= self.max_messages || self.bytes + size > self.max_bytes;
+            if full && !messages.is_empty() {
+                self.dropped += 1;
+                return false;
+            }
+            let half = messages.len() >= self.max_messages / 2 || self.bytes >= self.max_bytes / 2;
+            if half && self.pace == Pace::KeepsUp {
+                self.pace = Pace::Pressing;
+                begins = true;
+            }
+        }
+        self.bytes += size;
+        messages.push_back(Delivery { message, ack });
+        wakers.extend(self.waker.take());
+        begins
+    }
+
+    /// The same where one of QoS 0 is exchanged for, or makes room by the loss of, those that wait.
+    fn push_by_age(
+        &mut self,
         mut message: Message,
         ack: Option<AckId>,
         wakers: &mut Vec<Waker>,

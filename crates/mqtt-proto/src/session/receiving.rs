@@ -227,17 +227,16 @@ impl Receiving {
 
     /// The application has taken a message. Says whether it still was to be acknowledged.
     pub(super) fn acknowledge(&mut self, ack: AckId, reason_code: ReasonCode) -> bool {
-        let Some(place) = self.place(ack) else {
-            return false;
-        };
+        let verdict = Verdict::Taken(reason_code);
+        match self.place(ack) {
+            Some(Place::Line(index)) => self.settle(index, verdict),
+            Some(Place::Later) => self.open_exactly_once -= 1,
+            None => return false,
+        }
         if ack.qos == QoS::ExactlyOnce
             && let Some(ExactlyOnce::Held { taken, .. }) = self.exactly_once.get_mut(&ack.packet_id)
         {
             *taken = Some(reason_code);
-        }
-        match place {
-            Place::Line(index) => self.settle(index, Verdict::Taken(reason_code)),
-            Place::Later => self.open_exactly_once -= 1,
         }
         true
     }
