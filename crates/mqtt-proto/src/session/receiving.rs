@@ -129,8 +129,9 @@ pub(super) struct Receiving {
     open_exactly_once: usize,
     receive_maximum: u16,
     topic_alias_maximum: u16,
-    /// Topics by alias, on this connection only `[MQTT5-3.3.2-7]`.
-    aliases: Vec<Option<TopicName>>,
+    /// Topics by alias, on this connection only `[MQTT5-3.3.2-7]`. Boxed, as few servers use any.
+    #[expect(clippy::box_collection, reason = "idle sessions are many")]
+    aliases: Option<Box<Vec<Option<TopicName>>>>,
 }
 
 impl Default for Receiving {
@@ -143,7 +144,7 @@ impl Default for Receiving {
             open_exactly_once: 0,
             receive_maximum: u16::MAX,
             topic_alias_maximum: 0,
-            aliases: Vec::new(),
+            aliases: None,
         }
     }
 }
@@ -360,7 +361,7 @@ impl Receiving {
                 self.exactly_once.remove(&owed.packet_id);
             }
         }
-        self.aliases = Vec::new();
+        self.aliases = None;
         for state in self.exactly_once.values_mut() {
             match state {
                 ExactlyOnce::Held { owed, .. } => *owed = None,
@@ -407,16 +408,17 @@ impl Receiving {
         }
         let index = usize::from(alias) - 1;
         if message.topic.is_empty() {
-            let known = self.aliases.get(index).and_then(Option::as_ref);
+            let known = self.aliases.as_ref().and_then(|it| it.get(index)?.as_ref());
             message.topic = known
                 .ok_or(ProtocolError::UnknownTopicAlias { alias })?
                 .clone();
             return Ok(());
         }
-        if self.aliases.len() <= index {
-            self.aliases.resize(index + 1, None);
+        let aliases = self.aliases.get_or_insert_default();
+        if aliases.len() <= index {
+            aliases.resize(index + 1, None);
         }
-        if let Some(slot) = self.aliases.get_mut(index) {
+        if let Some(slot) = aliases.get_mut(index) {
             // A copy, or each alias would keep a whole read buffer for as long as the connection lasts.
             *slot = Some(message.topic.copied());
         }
