@@ -6,7 +6,7 @@ use std::{io, sync::Arc, time::Duration};
 use mqtt_pool::ConfigErrors;
 use mqtt_proto::{
     DecodeError, Message, ProtocolError, ReasonCode, UsageError, Utf8String,
-    packet::{ConnAck, Disconnect},
+    packet::{AckProperties, ConnAck, Disconnect, Properties},
 };
 use mqtt_transport::Endpoint;
 use thiserror::Error;
@@ -201,12 +201,12 @@ pub enum PublishError {
     #[error("not sent: it waited for longer than it was good for")]
     Expired,
     /// The server said no.
-    #[error("the server rejected the message: {reason_code}{}", text(.reason.as_ref()))]
+    #[error("the server rejected the message: {reason_code}{}", text(.properties.reason_string.as_ref()))]
     Rejected {
         /// Its code.
         reason_code: ReasonCode,
-        /// Its words, if any.
-        reason: Option<Utf8String>,
+        /// Its words, if any. 5.0 only.
+        properties: Properties<AckProperties>,
     },
     /// The message was sent and the connection ended before the server acknowledged it.
     #[error("sent, and not known to be delivered")]
@@ -280,12 +280,12 @@ pub enum SubscribeError {
     #[error("the request is not allowed")]
     Usage(#[from] UsageError),
     /// The server refused at least one filter; those it granted were given up again.
-    #[error("the server refused: {reason_codes:?}{}", text(.reason.as_ref()))]
+    #[error("the server refused: {reason_codes:?}{}", text(.properties.reason_string.as_ref()))]
     Refused {
         /// One for each filter, in order.
         reason_codes: Vec<ReasonCode>,
-        /// The server's words, if any.
-        reason: Option<Utf8String>,
+        /// The server's words, if any. 5.0 only.
+        properties: Properties<AckProperties>,
     },
     /// The connection ended before the answer came.
     #[error("no answer")]

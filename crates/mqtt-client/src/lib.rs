@@ -54,6 +54,7 @@
 //! [`SessionRegistry`].
 
 mod acknowledge;
+mod answered;
 mod authenticate;
 mod buffers;
 mod config;
@@ -95,6 +96,7 @@ mod transient;
 mod unclaimed;
 
 pub use acknowledge::{Ack, Received, Stale};
+pub use answered::Answered;
 pub use authenticate::{
     AuthenticationAttempt, AuthenticationError, Authenticator, ReauthenticateError,
 };
@@ -140,7 +142,8 @@ pub use unclaimed::Unclaimed;
 pub use mqtt_pool as pool;
 #[doc(no_inline)]
 pub use mqtt_proto::{
-    self as proto, Message, QoS, ReasonCode, Secret, TopicFilter, TopicName, Version,
+    self as proto, Message, QoS, ReasonCode, Secret, TopicFilter, TopicName, Utf8String, Version,
+    session::Limits,
 };
 #[doc(no_inline)]
 pub use mqtt_transport::{self as transport, Endpoint};

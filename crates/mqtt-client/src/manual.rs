@@ -9,6 +9,7 @@ use futures_core::Stream;
 
 use crate::{
     acknowledge::{Received, Verdict},
+    answered::Answered,
     error::SubscribeError,
     subscribe::Unsubscribing,
     subscription::Subscription,
@@ -63,7 +64,7 @@ impl ManualSubscription {
     ///
     /// Nothing is asked of the server while another stream of this session has the same filters.
     /// If the future is dropped the subscription is given up all the same.
-    pub async fn unsubscribe(mut self) -> Result<(), SubscribeError> {
+    pub async fn unsubscribe(mut self) -> Result<Answered, SubscribeError> {
         let answer = self.subscription.give_up(true, Verdict::GivenBack)?;
         Unsubscribing::new(self.subscription.handle(), answer).await
     }

@@ -20,7 +20,7 @@ use tower_service::Service;
 use crate::{
     error::PublishError,
     outbox::{Offered, Place, shorten_expiry},
-    shared::{Answer, Handle, State, Unsent, Waiter, reason, renew},
+    shared::{Answer, Handle, State, Unsent, Waiter, renew},
 };
 
 /// A request to publish a message.
@@ -536,7 +536,7 @@ fn outcome(waiter: Waiter) -> Result<Published, PublishError> {
             properties,
         }) if reason_code.is_error() => Err(PublishError::Rejected {
             reason_code,
-            reason: reason(&properties),
+            properties,
         }),
         Waiter::Answered(Answer::Published {
             reason_code,

@@ -13,7 +13,7 @@ use mqtt_proto::{
 
 use crate::{
     error::{ConnectionLost, SubscribeError},
-    shared::{Answer, State, Waiter, reason},
+    shared::{Answer, State, Waiter},
 };
 
 /// Filters in one SUBSCRIBE: what the strictest public services take.
@@ -138,7 +138,8 @@ impl State {
             return;
         }
         let answer = Answer::Answered {
-            reason_codes: vec![ReasonCode::SUCCESS],
+            // Nothing was asked of this server.
+            reason_codes: Vec::new(),
             properties: Properties::default(),
         };
         self.answer(key, answer, wakers);
@@ -257,7 +258,7 @@ impl State {
         for (_, queue) in &mut self.subscriptions {
             if queue.asked == Some(token) {
                 queue.asked = None;
-                queue.is_granted = reason_codes.iter().all(|code| !code.is_error());
+                queue.on_answered(&reason_codes, &properties);
             }
         }
         let answer = Answer::Answered {
@@ -286,7 +287,7 @@ impl State {
         queue.restoring = None;
         if let Some(asked) = queue.asked.take() {
             // The answer that the one who subscribed is still waiting for.
-            queue.is_granted = codes.iter().all(|code| !code.is_error());
+            queue.on_answered(codes, properties);
             let answer = Answer::Answered {
                 reason_codes: codes.to_vec(),
                 properties: properties.clone(),
@@ -295,11 +296,11 @@ impl State {
         } else if codes.iter().any(|code| code.is_error()) {
             let error = SubscribeError::Refused {
                 reason_codes: codes.to_vec(),
-                reason: reason(properties),
+                properties: properties.clone(),
             };
             self.refuse(key, error, wakers);
         } else {
-            queue.is_granted = true;
+            queue.on_answered(codes, properties);
         }
     }
 

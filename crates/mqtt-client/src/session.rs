@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mqtt_proto::{Utf8String, Version, packet::ConnAck};
+use mqtt_proto::{Utf8String, Version, packet::ConnAck, session::Limits};
 use mqtt_transport::{ConnInfo, Endpoint};
 use tokio::sync::watch;
 
@@ -84,6 +84,19 @@ impl Session {
         &self.handle.shared
     }
 
+    /// What its server takes, from what it said when it last accepted. A request for more is refused with
+    /// a [`UsageError`](mqtt_proto::UsageError) before anything is sent. A 3.1.1 server announces no limits.
+    pub fn limits(&self) -> Limits {
+        Limits::of(&self.facts().connack)
+    }
+
+    /// The client identifier, which is the session's name: the configured one, or the one that a 5.0
+    /// server assigned to a client without `[MQTT5-3.2.2-16]`. Empty if it has none, as in 3.1.1.
+    pub fn client_id(&self) -> Utf8String {
+        let state = self.handle.shared.lock();
+        state.core.client_id().cloned().unwrap_or_default()
+    }
+
     fn facts(&self) -> Arc<Facts> {
         let facts = self.handle.shared.lock().facts.clone();
         facts.expect("a session is there once it was connected")
@@ -103,12 +116,6 @@ impl Session {
     /// The version it speaks.
     pub fn version(&self) -> Version {
         self.handle.shared.lock().core.version()
-    }
-
-    /// Its client identifier, chosen by the configuration or by the server.
-    pub(crate) fn client_id(&self) -> Utf8String {
-        let state = self.handle.shared.lock();
-        state.core.client_id().cloned().unwrap_or_default()
     }
 
     /// How many QoS 1 and 2 publishes the server has not acknowledged.

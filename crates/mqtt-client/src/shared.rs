@@ -17,7 +17,7 @@ use std::{
 
 use mqtt_pool::DeathNotice;
 use mqtt_proto::{
-    AckId, Event, Message, ReasonCode, UsageError, Utf8String,
+    AckId, Event, Message, ReasonCode, UsageError,
     packet::{AckProperties, ConnAck, Disconnect, Properties},
 };
 use mqtt_transport::{ConnInfo, Endpoint};
@@ -538,9 +538,4 @@ pub(crate) struct Handle {
 /// Puts `waker` in the place of `known`. Returns that, if it is another.
 pub(crate) fn renew(known: &mut Waker, waker: &Waker) -> Option<Waker> {
     (!known.will_wake(waker)).then(|| std::mem::replace(known, waker.clone()))
-}
-
-/// The server's words in an acknowledgement.
-pub(crate) fn reason(properties: &Properties<AckProperties>) -> Option<Utf8String> {
-    properties.reason_string.clone()
 }

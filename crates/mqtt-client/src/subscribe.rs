@@ -7,16 +7,17 @@ use std::{
 };
 
 use mqtt_proto::{
-    QoS, ReasonCode, TopicError, TopicFilter,
+    QoS, TopicError, TopicFilter,
     packet::{Properties, SubscribeFilter, SubscribeOptions, SubscribeProperties},
 };
 use tower_service::Service;
 
 use crate::{
+    answered::Answered,
     discard::Discard,
     error::SubscribeError,
     line::Ticket,
-    shared::{Answer, Handle, Waiter, reason, renew},
+    shared::{Answer, Handle, Waiter, renew},
     subscription::{Queue, Subscription},
 };
 
@@ -303,17 +304,17 @@ impl Unsubscribing {
 }
 
 impl Future for Unsubscribing {
-    type Output = Result<(), SubscribeError>;
+    type Output = Result<Answered, SubscribeError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(key) = self.key else {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(Answered::default()));
         };
         let answer = poll_answer(&self.handle, key, cx);
         if answer.is_ready() {
             self.key = None;
         }
-        answer.map_ok(|_| ())
+        answer
     }
 }
 
@@ -331,7 +332,7 @@ fn poll_answer(
     handle: &Handle,
     key: usize,
     cx: &mut Context<'_>,
-) -> Poll<Result<Vec<ReasonCode>, SubscribeError>> {
+) -> Poll<Result<Answered, SubscribeError>> {
     let mut state = handle.shared.lock();
     let waiter = match state.waiters.get_mut(key) {
         Some(Waiter::Waiting(waker)) => {
@@ -352,10 +353,13 @@ fn poll_answer(
             if reason_codes.iter().any(|code| code.is_error()) {
                 Err(SubscribeError::Refused {
                     reason_codes,
-                    reason: reason(&properties),
+                    properties,
                 })
             } else {
-                Ok(reason_codes)
+                Ok(Answered {
+                    reason_codes,
+                    properties,
+                })
             }
         }
         Waiter::Answered(Answer::Lost(lost)) => Err(SubscribeError::Lost(lost)),

@@ -11,11 +11,12 @@ use std::{
 use futures_core::Stream;
 use mqtt_proto::{
     AckId, Message, QoS, ReasonCode, TopicFilter, UsageError,
-    packet::{SubscribeFilter, SubscribeProperties},
+    packet::{AckProperties, Properties, SubscribeFilter, SubscribeProperties},
 };
 
 use crate::{
     acknowledge::Verdict,
+    answered::Answered,
     discard::Unread,
     error::SubscribeError,
     manual::ManualSubscription,
@@ -49,6 +50,8 @@ pub(crate) struct Queue {
     pub(crate) restoring: Option<usize>,
     /// Whether the server has granted all its filters in the present session.
     pub(crate) is_granted: bool,
+    /// The latest answer that did.
+    granted: Option<Box<Answered>>,
     /// Why the server does not grant it any more.
     pub(crate) refused: Option<SubscribeError>,
     pub(crate) max_messages: usize,
@@ -80,6 +83,7 @@ impl Queue {
             is_cut_off: false,
             restoring: None,
             is_granted: false,
+            granted: None,
             refused: None,
             max_messages: subscribe.max_messages,
             max_bytes: subscribe.max_bytes,
@@ -99,6 +103,21 @@ impl Queue {
     pub(crate) fn is_due(&self) -> bool {
         let is_asked = self.asked.is_some() && !self.is_cut_off;
         !self.is_granted && !is_asked && self.refused.is_none()
+    }
+
+    /// The server has answered the SUBSCRIBE.
+    pub(crate) fn on_answered(
+        &mut self,
+        reason_codes: &[ReasonCode],
+        properties: &Properties<AckProperties>,
+    ) {
+        self.is_granted = reason_codes.iter().all(|code| !code.is_error());
+        if self.is_granted {
+            self.granted = Some(Box::new(Answered {
+                reason_codes: reason_codes.to_vec(),
+                properties: properties.clone(),
+            }));
+        }
     }
 
     /// Forgets unread messages that are not to be acknowledged any more, since the server sends them
@@ -313,6 +332,16 @@ impl Subscription {
         std::future::poll_fn(|cx| self.poll_recv(cx)).await
     }
 
+    /// What the server granted: a code for each filter, in the order of
+    /// [`Subscribe::filters`](crate::Subscribe::filters). Asked for again on a later connection, the server
+    /// may have granted something else.
+    pub fn granted(&self) -> Answered {
+        let state = self.handle.shared.lock();
+        let queue = self.key.and_then(|key| state.subscriptions.get(key));
+        let granted = queue.and_then(|queue| queue.granted.as_deref());
+        granted.cloned().unwrap_or_default()
+    }
+
     /// Why the server does not grant the subscription any more, if it was asked for again and
     /// refused.
     pub fn refused(&self) -> Option<SubscribeError> {
@@ -331,9 +360,10 @@ impl Subscription {
 
     /// Unsubscribes and waits for the server's answer.
     ///
-    /// Nothing is asked of the server while another stream of this session has the same filters.
+    /// Filters that another stream of this session has are not given up, and there is no code for them;
+    /// nor is there any if the server has lost the session meanwhile.
     /// If the future is dropped the subscription is given up all the same.
-    pub async fn unsubscribe(mut self) -> Result<(), SubscribeError> {
+    pub async fn unsubscribe(mut self) -> Result<Answered, SubscribeError> {
         let answer = self.give_up(true, TAKEN)?;
         Unsubscribing::new(self.handle.clone(), answer).await
     }

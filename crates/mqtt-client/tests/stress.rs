@@ -216,7 +216,7 @@ async fn subscribes(session: Session, task: u32, mut random: Random) {
         if random.below(2) == 0 {
             let moment = Duration::from_micros(random.below(2_000).into());
             match timeout(moment, messages.unsubscribe()).await {
-                Ok(Ok(()) | Err(SubscribeError::Lost(_))) | Err(_) => {}
+                Ok(Ok(_) | Err(SubscribeError::Lost(_))) | Err(_) => {}
                 Ok(Err(error)) => panic!("{error:?}"),
             }
         }

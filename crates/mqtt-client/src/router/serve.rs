@@ -201,7 +201,7 @@ impl Subscribed {
     pub async fn unsubscribe(self) -> Result<(), SubscribeError> {
         let mut outcome = Ok(());
         for source in self.sources {
-            outcome = outcome.and(source.stream.unsubscribe().await);
+            outcome = outcome.and(source.stream.unsubscribe().await.map(|_| ()));
         }
         outcome
     }

@@ -170,7 +170,12 @@ async fn an_unsubscribe_is_made_up_for_on_the_next_connection() {
             }
             server
         });
-        left.unwrap();
+        let codes = left.unwrap().reason_codes;
+        assert_eq!(
+            codes.len(),
+            usize::from(session_present),
+            "one if it was asked"
+        );
         server.expect_silence(SECOND).await;
     }
 }
