@@ -1,4 +1,7 @@
 //! How a session is opened and what it may use, as a plain struct.
+//!
+//! CONNECT says what was asked and nothing besides: a property that would say the specification's
+//! default is left out.
 
 use std::{num::NonZeroU16, num::NonZeroU32, time::Duration};
 
@@ -40,17 +43,41 @@ pub struct SessionConfig {
     pub user_name: Option<String>,
     /// Password; never printed.
     pub password: Option<Secret>,
+    /// User properties of CONNECT, in order; what they mean is between the application and its server.
+    /// 5.0 only. None by default.
+    pub user_properties: Vec<(String, String)>,
+    /// Whether to ask for response information, a basis for response topics, which the server may
+    /// give in [`Session::connack`](crate::Session::connack). 5.0 only. Default false.
+    pub request_response_information: bool,
+    /// Whether the server may send reason strings and user properties in other packets than PUBLISH,
+    /// CONNACK and DISCONNECT (5.0 section 3.1.2.11.7). 5.0 only. Default true: they are what tells why a
+    /// request was refused. A server that sends them although it may not is disconnected.
+    pub request_problem_information: bool,
     /// The most QoS 1 and 2 messages a server may have unacknowledged by us. Default 1,024 in 5.0,
     /// which bounds what a stopped reader makes the session hold. A 3.1.1 server cannot be told;
     /// one that exceeds a number set here is disconnected, so the default there is 65,535. Times
-    /// `max_packet_size` it is the most that unread messages at QoS 1 and 2 can occupy.
+    /// `max_packet_size` it is the most that unread messages at QoS 1 and 2 can occupy. With 65,535,
+    /// which is what a server goes by that is told nothing, CONNECT does not mention it.
     pub receive_maximum: Option<u16>,
-    /// Whether the server may give a basis for response topics `[MQTT5 3.1.2.11.6]`, which a
-    /// [`Requester`](crate::Requester) then uses. Default false, as in the specification.
-    pub request_response_information: bool,
     /// The largest packet taken, in bytes. Default 1 MiB: above what the public services allow,
-    /// and small enough for thousands of sessions in a process.
+    /// and small enough for thousands of sessions in a process. With
+    /// [`MAX_PACKET_SIZE`](mqtt_proto::codec::MAX_PACKET_SIZE), which no packet exceeds, CONNECT does
+    /// not mention it.
     pub max_packet_size: u32,
+    /// The most topics that the server may send an alias for; the messages that come in name their
+    /// topics all the same. 5.0 only. Default 0, none: an alias saves the topic's bytes on the wire, and
+    /// each message that has one costs an allocation for its properties. Once the server uses them, each
+    /// can occupy 32 bytes and a topic's length, which is at most 65,535.
+    pub topic_alias_maximum: u16,
+    /// The most topics of publishes that are sent by an alias once the server knows them, from the
+    /// second message to a topic on; the server may lower it, and topics of six bytes or less are not
+    /// worth one. 5.0 only. Default 0, none: it saves the topic's bytes on the wire and the look-up takes
+    /// more time than copying them. Where bytes are dear, as many as there are topics in regular use.
+    /// Each occupies some 150 bytes and the topic's length, from its first use to the end of the connection.
+    ///
+    /// A message with an alias of its own is sent as it is, and from then on only those are used until
+    /// the next connection.
+    pub max_topic_aliases: u16,
     /// The most QoS 1 and 2 publishes of ours open at a time; a 5.0 server may lower it.
     /// Default 100: what the strictest public services take from a 3.1.1 client. Throughput is at
     /// most this many messages per round trip.
@@ -122,9 +149,13 @@ impl SessionConfig {
             will: None,
             user_name: None,
             password: None,
-            receive_maximum: None,
+            user_properties: Vec::new(),
             request_response_information: false,
+            request_problem_information: true,
+            receive_maximum: None,
             max_packet_size: 1024 * 1024,
+            topic_alias_maximum: 0,
+            max_topic_aliases: 0,
             max_in_flight: 100,
             outbox: OutboxConfig::default(),
             max_unsent_bytes: 64 * 1024,
@@ -162,6 +193,7 @@ impl SessionConfig {
         SessionOptions::default()
             .with_max_in_flight(self.max_in_flight)
             .with_max_unsent_bytes(self.max_unsent_bytes)
+            .with_max_topic_aliases(self.max_topic_aliases)
             .with_connack_timeout(self.connack_timeout)
             .with_adopt_session(self.adopt_session)
             .with_resend_at_least_once(self.lost_publishes == LostPublishes::ResendAtLeastOnce)
@@ -182,6 +214,11 @@ impl SessionConfig {
             .user_name
             .as_ref()
             .map(|name| text("session.user_name", name));
+        let user_properties = self.user_properties.iter().map(|(name, value)| {
+            let name = text("session.user_properties", name);
+            (name, text("session.user_properties", value))
+        });
+        let user_properties: Vec<_> = user_properties.collect();
 
         let keep_alive = u16::try_from(self.keep_alive.as_secs())
             .ok()
@@ -299,11 +336,24 @@ impl SessionConfig {
             Version::V5 => 1_024,
             Version::V3 => u16::MAX,
         });
+        if receive_maximum != u16::MAX {
+            connect.properties.receive_maximum = NonZeroU16::new(receive_maximum);
+        }
+        if self.max_packet_size != MAX_PACKET_SIZE {
+            connect.properties.maximum_packet_size = NonZeroU32::new(self.max_packet_size);
+        }
+        if self.topic_alias_maximum != 0 {
+            connect.properties.topic_alias_maximum = Some(self.topic_alias_maximum);
+        }
         if self.request_response_information {
             connect.properties.request_response_information = Some(true);
         }
-        connect.properties.receive_maximum = NonZeroU16::new(receive_maximum);
-        connect.properties.maximum_packet_size = NonZeroU32::new(self.max_packet_size);
+        if !self.request_problem_information {
+            connect.properties.request_problem_information = Some(false);
+        }
+        if !user_properties.is_empty() {
+            connect.properties.user_properties = user_properties;
+        }
         Ok(connect)
     }
 }
@@ -330,9 +380,13 @@ setters! {
     with_will will: Option<Will>,
     with_user_name user_name: Option<String>,
     with_password password: Option<Secret>,
-    with_receive_maximum receive_maximum: Option<u16>,
+    with_user_properties user_properties: Vec<(String, String)>,
     with_request_response_information request_response_information: bool,
+    with_request_problem_information request_problem_information: bool,
+    with_receive_maximum receive_maximum: Option<u16>,
     with_max_packet_size max_packet_size: u32,
+    with_topic_alias_maximum topic_alias_maximum: u16,
+    with_max_topic_aliases max_topic_aliases: u16,
     with_max_in_flight max_in_flight: u16,
     with_outbox outbox: OutboxConfig,
     with_max_unsent_bytes max_unsent_bytes: usize,
