@@ -27,6 +27,10 @@ pub(super) async fn exchange(inner: Arc<Inner>, request: Request) -> Result<Mess
     let mut delivery = Delivery::NotSent;
     let outcome = reply(&inner, message, deadline, &mut delivery);
     match timeout_at(deadline, outcome).await {
+        // It was good for as long as that, and had not been sent.
+        Ok(Err(RequestError::Publish(PublishError::Expired))) if Instant::now() >= deadline => {
+            Err(RequestError::TimedOut { timeout, delivery })
+        }
         Ok(outcome) => outcome,
         Err(_) => Err(RequestError::TimedOut { timeout, delivery }),
     }

@@ -309,7 +309,8 @@ async fn an_authenticator_that_panics_costs_the_connection() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_speaks_unasked_breaks_a_rule() {
     for code in [SUCCESS, CONTINUE, AGAIN] {
-        let (session, mut server, _listener) = open(config(), Ways::default()).await;
+        let (session, mut server, _listener) =
+            open(config().with_reconnect(None), Ways::default()).await;
         server.send(auth(code, "proof")).await;
         let disconnect = server.expect_disconnect().await;
         assert_eq!(disconnect.reason_code, ReasonCode::PROTOCOL_ERROR);

@@ -7,7 +7,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncSer
 
 use crate::{
     SECOND, asked,
-    common::{config, now, open, settle},
+    common::{config, no_outbox, now, open, settle},
     make, reply, request, requester,
 };
 
@@ -70,7 +70,10 @@ async fn a_place_goes_to_the_next_when_the_first_in_line_gives_up() {
 
 #[tokio::test(start_paused = true)]
 async fn readiness_waits_for_the_publishers_window_too() {
-    let (session, mut server) = open(config(Version::V5).with_max_in_flight(1_u16)).await;
+    let narrow = config(Version::V5)
+        .with_max_in_flight(1_u16)
+        .with_outbox(no_outbox());
+    let (session, mut server) = open(narrow).await;
     let mut requester = make(&session, &mut server, RequesterConfig::default()).await;
     let mut sent = pin!(requester.request(request()));
     assert!(now(&mut sent).await.is_none());
