@@ -31,6 +31,7 @@ use crate::{
     error::{ConnectCause, ConnectError, LostCause},
     life::Life,
     notes::{Due, Notes},
+    outbox::Overflow,
     poison::{PROBATION, Suspect, Verdict, is_careful, judge, may_be_for_a_publish},
     reconnect::{Cause, Interruption, Plan, Reconnect},
     redirect::{RedirectPolicy, Route, is_redirect, withhold},
@@ -225,14 +226,19 @@ impl<C: Clone> SessionConnector<C> {
         })
     }
 
-    /// The same for a pool, which replaces sessions that have lost their connection.
+    /// The same for a pool, which replaces sessions that have lost their connection. What waits for
+    /// one of them stays its caller's, so that another session can send it.
     pub(crate) fn for_pool(self) -> Self {
-        if self.common.reconnect.is_none() && self.common.gate.is_none() {
-            return self;
-        }
         self.with_common(|common| {
             common.reconnect = None;
             common.gate = None;
+            if common.options.outbox.overflow == Overflow::Wait {
+                let outbox = common.options.outbox.clone().with_max_messages(0_usize);
+                common.options = Arc::new(Options {
+                    quiesce: common.options.quiesce,
+                    outbox,
+                });
+            }
         })
     }
 }

@@ -7,7 +7,8 @@ use mqtt_pool::{ConfigErrors, Limit};
 /// The bounds of what a session has taken and cannot send yet: while its window of unacknowledged
 /// publishes is full, or while it has no connection.
 ///
-/// Publishes that can be sent at once do not pass through it.
+/// Publishes that can be sent at once do not pass through it. A session of a pool takes none with
+/// [`Overflow::Wait`]: what it could not send before it ended, another one can.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OutboxConfig {
