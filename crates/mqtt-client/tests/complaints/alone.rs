@@ -1,0 +1,115 @@
+//! A program that reads and publishes in one task, or in a handler, gets on.
+
+use mqtt_client::{
+    Message, Publish, QoS, Session, SessionConnector, Subscribe, Version,
+    router::{Router, State},
+};
+use tokio::time::timeout;
+
+use crate::{
+    SECOND,
+    common::{BOTH, accept, endpoint, no_outbox, publish, settle, subscribed},
+    config, open,
+};
+
+const MESSAGES: u16 = 300;
+
+/// With room for one publish, a connection that takes 64 bytes, and a server that reads nothing before
+/// it has said everything: whatever can be full is.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_reads_and_publishes_gets_on() {
+    for version in BOTH {
+        let (connector, mut listener) = mqtt_testkit::memory_with_capacity(64);
+        let config = config(version)
+            .with_max_in_flight(1_u16)
+            .with_max_unsent_bytes(1_usize)
+            .with_outbox(no_outbox());
+        let connector = SessionConnector::with_connector(connector, config).unwrap();
+        let (session, mut server) = tokio::join!(connector.connect(endpoint()), async {
+            let mut server = listener.accept().await;
+            server.accept().await;
+            server
+        });
+        let session = session.unwrap();
+        let mut messages = subscribed(&session, &mut server, Subscribe::new("in").unwrap()).await;
+        let server = tokio::spawn(async move {
+            for id in 1..=MESSAGES {
+                server
+                    .publish("in", id.to_string(), QoS::AtLeastOnce, id)
+                    .await;
+            }
+            server.serve().await
+        });
+        for _ in 0..MESSAGES {
+            let message = messages.recv().await.unwrap();
+            let publish = Publish::new("out", message.payload).unwrap();
+            session
+                .publish(publish.with_qos(QoS::AtLeastOnce))
+                .await
+                .unwrap();
+        }
+        session.disconnect().await.unwrap();
+        let published = server.await.unwrap();
+        let expected: Vec<_> = (1..=MESSAGES).map(|id| id.to_string()).collect();
+        assert_eq!(published.len(), expected.len());
+        for (message, expected) in published.iter().zip(expected) {
+            assert_eq!(message.payload, expected);
+        }
+    }
+}
+
+/// However few handlers run at a time, and with room for one publish.
+#[tokio::test(start_paused = true)]
+async fn a_handler_may_publish_and_wait_for_the_outcome() {
+    async fn answer(State(session): State<Session>, message: Message) {
+        let publish = Publish::new("out", message.payload).unwrap();
+        session
+            .publish(publish.with_qos(QoS::AtLeastOnce))
+            .await
+            .unwrap();
+    }
+    for max_in_hand in [1, 4] {
+        let config = config(Version::V5)
+            .with_max_in_flight(1_u16)
+            .with_outbox(no_outbox());
+        let (session, mut server, _listener) = open(config).await;
+        let routes = Router::with_state(session.clone())
+            .route("in/{n}", answer)
+            .with_max_in_hand(max_in_hand)
+            .build()
+            .unwrap();
+        let serving = session.clone();
+        let serving = tokio::spawn(async move { routes.serve(&serving).await.map(drop) });
+        server.grant().await;
+        for id in 1..=50 {
+            let topic = format!("in/{id}");
+            server.publish(&topic, "", QoS::AtLeastOnce, id).await;
+        }
+        let server = tokio::spawn(async move { server.serve().await });
+        while session.in_flight() > 0 || session.outbox().waiting > 0 {
+            settle().await;
+        }
+        tokio::time::sleep(SECOND).await;
+        session.disconnect().await.unwrap();
+        assert_eq!(server.await.unwrap().len(), 50);
+        serving.abort();
+    }
+}
+
+/// The deadline is the caller's, who then knows that nothing was sent and nothing will be.
+#[tokio::test(start_paused = true)]
+async fn a_publish_while_there_is_no_connection_ends_at_its_deadline() {
+    for outbox in [no_outbox(), Default::default()] {
+        let (session, server, mut listener) = open(config(Version::V5).with_outbox(outbox)).await;
+        drop(server);
+        settle().await;
+        let publishing = session.publish(publish(QoS::AtLeastOnce));
+        timeout(SECOND / 2, publishing).await.unwrap_err();
+        assert_eq!(
+            (session.outbox().messages, session.outbox().waiting),
+            (0, 0)
+        );
+        let mut server = accept(&mut listener, true).await;
+        server.expect_silence(SECOND * 5).await;
+    }
+}
