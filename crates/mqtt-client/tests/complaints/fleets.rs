@@ -1,10 +1,22 @@
 //! Many sessions of one process, and two of one name.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use mqtt_client::{QoS, SessionConfig, Subscribe, Version};
-use mqtt_testkit::ScriptedServer;
-use tokio::time::{Instant, timeout};
+use mqtt_client::{
+    QoS, SessionConfig, Subscribe, Version,
+    pool::{BackoffConfig, DialBudget, DialGate},
+    proto::packet::{ConnAck, Packet},
+};
+use mqtt_testkit::{MemoryListener, ScriptedServer};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     SECOND,
@@ -118,7 +130,7 @@ async fn sessions_that_are_dropped_leave_no_task_and_no_connection() {
             }
             drop((session, stream));
         }
-        tokio::time::sleep(SECOND).await;
+        sleep(SECOND).await;
         assert_eq!(tasks(), before);
         for mut end in ends {
             // Its descriptor is closed when the server sees the end of what came.
@@ -126,4 +138,86 @@ async fn sessions_that_are_dropped_leave_no_task_and_no_connection() {
             timeout(SECOND, end).await.unwrap();
         }
     }
+}
+
+/// What a server of many has seen, and what it holds.
+#[derive(Debug, Default)]
+struct Seen {
+    is_away: bool,
+    dials: usize,
+    shaking_hands: usize,
+    most_shaking_hands: usize,
+    open: Vec<ScriptedServer>,
+}
+
+/// Takes five milliseconds for each CONNECT, and closes at once while it is away.
+async fn serve_many(mut listener: MemoryListener, seen: Arc<Mutex<Seen>>) {
+    loop {
+        let mut server = listener.accept_patiently().await;
+        let is_away = {
+            let mut seen = seen.lock().unwrap();
+            seen.dials += 1;
+            seen.is_away
+        };
+        if is_away {
+            continue;
+        }
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            server.expect_connect().await;
+            {
+                let mut seen = seen.lock().unwrap();
+                seen.shaking_hands += 1;
+                seen.most_shaking_hands = seen.most_shaking_hands.max(seen.shaking_hands);
+            }
+            sleep(Duration::from_millis(5)).await;
+            seen.lock().unwrap().shaking_hands -= 1;
+            server.send(Packet::ConnAck(ConnAck::accepted())).await;
+            seen.lock().unwrap().open.push(server);
+        });
+    }
+}
+
+/// Through one gate: eight at a time when all come, and a probe now and then while the server is away.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_sessions_dial_a_few_at_a_time() {
+    const SESSIONS: usize = 10_000;
+    let budget = DialBudget::new(NonZeroU32::new(8).unwrap());
+    let gate = DialGate::new(BackoffConfig::default(), budget).unwrap();
+    let config = SessionConfig::new("").with_keep_alive(Duration::ZERO);
+    let (connector, listener) = connector(config);
+    let connector = connector.with_dial_gate(gate);
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let server = tokio::spawn(serve_many(listener, seen.clone()));
+    let mut opening = JoinSet::new();
+    for _ in 0..SESSIONS {
+        let connector = connector.clone();
+        opening.spawn(async move { connector.connect(endpoint()).await.unwrap() });
+    }
+    let sessions = opening.join_all().await;
+    let before = {
+        let mut seen = seen.lock().unwrap();
+        assert_eq!(seen.open.len(), SESSIONS);
+        seen.is_away = true;
+        seen.open.clear();
+        seen.dials
+    };
+    sleep(SECOND * 600).await;
+    {
+        let mut seen = seen.lock().unwrap();
+        let tried = seen.dials - before;
+        assert!((5..100).contains(&tried), "{tried}");
+        seen.is_away = false;
+    }
+    let back = async {
+        while seen.lock().unwrap().open.len() < SESSIONS {
+            sleep(SECOND).await;
+        }
+    };
+    timeout(SECOND * 120, back)
+        .await
+        .expect("some are not back");
+    assert_eq!(seen.lock().unwrap().most_shaking_hands, 8);
+    drop(sessions);
+    server.abort();
 }
