@@ -36,9 +36,10 @@ const READS_PER_POLL: usize = 16;
 /// the others this much once, a slow one each time it falls behind.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// While this much waits behind a blocked socket nothing is read, since each packet may add an
-/// acknowledgement: a server that does not read must not make us grow.
-const MAX_UNSENT_TO_READ: usize = 1024 * 1024;
+/// While so many bytes of answers wait behind a blocked socket nothing is read, since each packet may
+/// add one: a server that does not read must not make us grow. Publishes that wait there are bounded
+/// elsewhere, and a server may want to be read before it reads them.
+const MAX_UNSENT_ANSWERS: usize = 1024 * 1024;
 
 pub(crate) struct Driver<C> {
     conn: C,
@@ -50,8 +51,8 @@ pub(crate) struct Driver<C> {
     unflushed: bool,
     /// Received and not yet handled.
     input: Bytes,
-    /// How many bytes were received since the core was told.
-    read: usize,
+    /// How many bytes of answers came to wait since the core's buffer was last taken.
+    answers: usize,
     timer: Pin<Box<Sleep>>,
     /// Whom the timer wakes.
     timer_waker: Option<Waker>,
@@ -73,7 +74,7 @@ impl<C: Conn> Driver<C> {
             out: Outbound::default(),
             unflushed: false,
             input,
-            read: 0,
+            answers: 0,
             timer,
             timer_waker: None,
             paused: None,
@@ -176,6 +177,7 @@ impl<C: Conn> Driver<C> {
         }
         if state.core.unsent() > 0 {
             self.out = state.core.take_outbound(std::mem::take(&mut self.out));
+            self.answers = 0;
             state.wake_for_room(&mut scratch.wakers);
             self.shared.note_in_flight(&state);
             let is_quiet = state.is_quiet();
@@ -219,8 +221,9 @@ impl<C: Conn> Driver<C> {
         if self.pauses(cx) {
             return Poll::Pending;
         }
+        let mut received = 0;
         if self.input.is_empty() {
-            if blocked && self.shared.lock().core.unsent() >= MAX_UNSENT_TO_READ {
+            if blocked && self.answers >= MAX_UNSENT_ANSWERS {
                 return Poll::Pending;
             }
             let conn = Pin::new(&mut self.conn);
@@ -235,7 +238,7 @@ impl<C: Conn> Driver<C> {
                 Ok(0) => return Poll::Ready(Err(LostCause::ClosedByServer)),
                 Ok(n) => {
                     tracing::trace!(bytes = n, "read");
-                    self.read = n;
+                    received = n;
                 }
                 Err(error) => return Poll::Ready(Err(lost(Operation::Read, error))),
             }
@@ -243,23 +246,29 @@ impl<C: Conn> Driver<C> {
         if !scratch.read.is_empty() {
             self.input = scratch.read.split().freeze();
         }
-        let handled = self.handle_input(scratch);
+        let handled = self.handle_input(received, scratch);
         scratch.wakers.drain(..).for_each(Waker::wake);
         Poll::Ready(handled)
     }
 
     /// Decodes and handles the input, to its end or until a reader is to be waited for.
-    fn handle_input(&mut self, scratch: &mut Scratch) -> Result<(), LostCause> {
+    fn handle_input(
+        &mut self,
+        mut received: usize,
+        scratch: &mut Scratch,
+    ) -> Result<(), LostCause> {
         let now = Instant::now();
         loop {
             let mut state = self.shared.lock();
-            state.core.bytes_received(std::mem::take(&mut self.read));
+            state.core.bytes_received(std::mem::take(&mut received));
+            let unsent = state.core.unsent();
             for _ in 0..PACKETS_PER_LOCK {
                 let packet = match self.decoder.decode(&mut self.input) {
                     Ok(Some(packet)) => packet,
                     Ok(None) => {
                         // Not even an empty slice keeps the thread's buffer from being used again.
                         self.input = Bytes::new();
+                        self.answers += state.core.unsent().saturating_sub(unsent);
                         self.handled(state, scratch);
                         return Ok(());
                     }
@@ -274,10 +283,12 @@ impl<C: Conn> Driver<C> {
                 }
                 if state.pressing > 0 {
                     self.paused = Some(now + PAUSE);
+                    self.answers += state.core.unsent().saturating_sub(unsent);
                     self.handled(state, scratch);
                     return Ok(());
                 }
             }
+            self.answers += state.core.unsent().saturating_sub(unsent);
         }
     }
 

@@ -177,7 +177,9 @@ async fn what_is_released_is_acknowledged_and_what_comes_later_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_held_is_bounded_by_the_receive_maximum() {
-    let config = config(Version::V5).with_receive_maximum(Some(2));
+    let config = config(Version::V5)
+        .with_receive_maximum(Some(2))
+        .with_reconnect(None);
     let sent = [(1, "a x", ONE), (2, "a x", TWO), (3, "a x", ONE)];
     let (session, mut server, _listener) = adopted(config, &sent).await;
     let code = server.expect_disconnect().await.reason_code;
