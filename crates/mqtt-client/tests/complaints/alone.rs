@@ -119,3 +119,31 @@ async fn a_publish_while_there_is_no_connection_ends_at_its_deadline() {
         server.expect_silence(SECOND * 5).await;
     }
 }
+
+/// What waits are publishes, not answers to what is read, so reading on makes nothing grow.
+#[tokio::test(start_paused = true)]
+async fn large_publishes_that_wait_for_the_server_do_not_stop_the_reading() {
+    let (connector, mut listener) = mqtt_testkit::memory_with_capacity(64);
+    let config = config(Version::V5).with_reconnect(None);
+    let connector = SessionConnector::with_connector(connector, config).unwrap();
+    let (session, mut server) = tokio::join!(connector.connect(endpoint()), async {
+        let mut server = listener.accept().await;
+        server.accept().await;
+        server
+    });
+    let session = session.unwrap();
+    // One is being written, the other waits.
+    for _ in 0..2 {
+        let publish = Publish::new("out", vec![0; 1024 * 1024]).unwrap();
+        session.publish(publish).await.unwrap();
+        settle().await;
+    }
+    // The server reads nothing until it has said everything.
+    for id in 1..=MESSAGES {
+        let publish = server.publish("in", long(id), QoS::AtMostOnce, 0);
+        timeout(SECOND, publish).await.expect("the client reads");
+    }
+    for _ in 0..2 {
+        server.expect_publish().await;
+    }
+}
