@@ -1,11 +1,12 @@
 //! Requests over connections that are lost.
 
-use std::pin::pin;
+use std::{pin::pin, time::Duration};
 
 use mqtt_client::{
     Delivery, ReasonCode, RequestError, RequesterConfig, SubscribeError, proto::packet::ConnAck,
 };
 use mqtt_testkit::{MemoryListener, ScriptedServer};
+use tokio::time::Instant;
 
 use crate::{
     SECOND, asked,
@@ -25,9 +26,8 @@ async fn accept(listener: &mut MemoryListener, session_present: bool) -> Scripte
 async fn a_reply_may_come_on_the_next_connection() {
     for (expiry, session_present) in [(3_600, true), (3_600, false), (0, false)] {
         for acknowledged in [true, false] {
-            let config = lasting().with_session_expiry(mqtt_client::pool::Limit::After(
-                std::time::Duration::from_secs(expiry),
-            ));
+            let config = lasting()
+                .with_session_expiry(mqtt_client::pool::Limit::After(Duration::from_secs(expiry)));
             let (connector, mut listener) = connector(config);
             let (session, mut server) = tokio::join!(connector.connect(endpoint()), async {
                 accept(&mut listener, false).await
@@ -117,6 +117,7 @@ async fn a_response_topic_that_is_refused_later_ends_every_request() {
     let mut server = accept(&mut listener, false).await;
     let id = server.expect_subscribe().await.packet_id;
     server.suback(id, vec![ReasonCode::NOT_AUTHORIZED]).await;
+    let refused = Instant::now();
     for (request, delivery) in requests.into_iter().zip([
         Delivery::Acknowledged,
         Delivery::Acknowledged,
@@ -134,6 +135,7 @@ async fn a_response_topic_that_is_refused_later_ends_every_request() {
             "{error:?}"
         );
         assert_eq!(error.delivery(), delivery);
+        assert_eq!(refused.elapsed(), Duration::ZERO, "told at once");
     }
     let error = now(requester.request(request()))
         .await
