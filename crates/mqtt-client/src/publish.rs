@@ -14,7 +14,7 @@ use mqtt_proto::{
     Message, QoS, ReasonCode, TopicError, TopicName, UsageError,
     packet::{AckProperties, Properties, PublishProperties},
 };
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
 use crate::{
@@ -171,10 +171,10 @@ impl Publisher {
     /// [`PublishError::Full`] if the outbox has no room, and those of [`admit`](Self::admit).
     pub fn try_admit(&self, publish: Publish) -> Result<Admitted, PublishError> {
         let mut publishing = Publishing::new(self.handle.clone(), publish);
-        match publishing.poll_taken(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Ok(Admitted(publishing)),
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending => Err(PublishError::Full),
+        match publishing.take(Waker::noop()) {
+            Taking::Ended(Ok(())) => Ok(Admitted(publishing)),
+            Taking::Ended(Err(error)) => Err(error),
+            Taking::Waits { .. } => Err(PublishError::Full),
         }
     }
 }
@@ -291,7 +291,19 @@ struct Publishing<H: Deref<Target = Handle>> {
     handle: H,
     stage: Stage,
     /// Until when it may wait, if it has to and that is limited.
+    expires: Option<Instant>,
+    /// There once it was waited for with a limit; not before, as a caller that does not wait may have
+    /// no runtime.
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// How far taking a message has come.
+enum Taking {
+    Ended(Result<(), PublishError>),
+    /// It waits, and has to be polled again at this time though nobody wakes it.
+    Waits {
+        until: Option<Instant>,
+    },
 }
 
 #[derive(Debug)]
@@ -321,20 +333,35 @@ impl<H: Deref<Target = Handle>> Publishing<H> {
                 publish,
                 place: None,
             },
+            expires: None,
             timer: None,
         }
     }
 
     /// Until the message is the session's.
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
+        let until = match self.take(cx.waker()) {
+            Taking::Ended(taken) => return Poll::Ready(taken),
+            Taking::Waits { until } => until,
+        };
+        if until.is_some_and(|until| self.is_time(until, cx)) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Hands the message to the session, as far as it takes it now.
+    fn take(&mut self, waker: &Waker) -> Taking {
         let (mut publish, mut place) = match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Waiting { publish, place } => (publish, place),
             taken @ (Stage::Taken { .. } | Stage::Sent | Stage::Displaced | Stage::Done) => {
                 self.stage = taken;
-                return Poll::Ready(Ok(()));
+                return Taking::Ended(Ok(()));
             }
         };
-        let has_expired = self.has_expired(cx);
+        let has_expired = self
+            .expires
+            .is_some_and(|expires| expires <= Instant::now());
         let qos = publish.message.qos;
         let shared = &self.handle.shared;
         let mut guard = shared.lock();
@@ -350,16 +377,15 @@ impl<H: Deref<Target = Handle>> Publishing<H> {
             let left = state.leave_outbox(qos, &mut place, false);
             shared.leave_room_to_others(guard);
             drop(left);
-            return Poll::Ready(Err(refused));
+            return Taking::Ended(Err(refused));
         }
         if !state.sends_at_once(qos, place) {
             let mut wakers = Vec::new();
-            if self.timer.is_none() {
+            if self.expires.is_none() {
                 let patience = state.patience(&publish);
-                self.timer = patience.map(|patience| Box::pin(sleep(patience)));
+                self.expires = patience.and_then(|it| Instant::now().checked_add(it));
             }
-            let expires = self.timer.as_ref().map(|timer| timer.deadline());
-            let offered = state.offer(publish, expires, &mut place, cx.waker(), &mut wakers);
+            let offered = state.offer(publish, self.expires, &mut place, waker, &mut wakers);
             shared.note_in_flight(state);
             state.wake_waiting(&mut wakers);
             drop(guard);
@@ -368,32 +394,32 @@ impl<H: Deref<Target = Handle>> Publishing<H> {
                 Offered::Taken(key, at) => {
                     let place = Some(at);
                     self.stage = Stage::Taken { key, place };
-                    Poll::Ready(Ok(()))
+                    Taking::Ended(Ok(()))
                 }
-                Offered::Waits(publish, replaced) => {
+                Offered::Waits {
+                    publish,
+                    replaced,
+                    room,
+                } => {
                     drop(replaced);
                     self.stage = Stage::Waiting { publish, place };
-                    if self.has_expired(cx) {
-                        cx.waker().wake_by_ref();
-                    }
-                    Poll::Pending
+                    let until = [self.expires, room].into_iter().flatten().min();
+                    Taking::Waits { until }
                 }
                 Offered::Dropped => {
                     self.stage = Stage::Displaced;
-                    Poll::Ready(Ok(()))
+                    Taking::Ended(Ok(()))
                 }
-                Offered::Refused(error) => Poll::Ready(Err(error)),
+                Offered::Refused(error) => Taking::Ended(Err(error)),
             };
         }
-        if let Some(timer) = &self.timer {
+        if let Some(expires) = self.expires {
             let patience = state.patience(&publish).unwrap_or_default();
-            let left = timer
-                .deadline()
-                .saturating_duration_since(tokio::time::Instant::now());
+            let left = expires.saturating_duration_since(Instant::now());
             shorten_expiry(&mut publish.message, patience.saturating_sub(left));
         }
         let left = state.leave_outbox(qos, &mut place, true);
-        let taken = match send(state, publish.message, cx.waker()) {
+        let taken = match send(state, publish.message, waker) {
             Ok(stage) => {
                 shared.note_in_flight(state);
                 self.stage = stage;
@@ -409,12 +435,16 @@ impl<H: Deref<Target = Handle>> Publishing<H> {
         }
         drop(left);
         driver.into_iter().for_each(Waker::wake);
-        Poll::Ready(taken)
+        Taking::Ended(taken)
     }
 
-    fn has_expired(&mut self, cx: &mut Context<'_>) -> bool {
-        let timer = self.timer.as_mut();
-        timer.is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
+    /// Whether it is that late; if not, it is polled again when it is.
+    fn is_time(&mut self, at: Instant, cx: &mut Context<'_>) -> bool {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        timer.as_mut().poll(cx).is_ready()
     }
 
     /// Until it is known what became of the message.
@@ -431,7 +461,9 @@ impl<H: Deref<Target = Handle>> Publishing<H> {
             }
             Stage::Waiting { .. } | Stage::Done => return Poll::Pending,
         };
-        let has_expired = self.has_expired(cx);
+        // One that was sent waits for its answer however long that takes.
+        let expires = self.expires.filter(|_| place.is_some());
+        let has_expired = expires.is_some_and(|expires| self.is_time(expires, cx));
         let mut state = self.handle.shared.lock();
         let waiter = match state.waiters.get_mut(key) {
             Some(Waiter::Waiting(waker)) => {
@@ -470,7 +502,7 @@ impl<H: Deref<Target = Handle> + Unpin> Future for Publishing<H> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
             }
-            if let (Stage::Taken { .. }, None) = (&this.stage, &this.timer) {
+            if let (Stage::Taken { .. }, None) = (&this.stage, &this.expires) {
                 // Its waiter knows this waker.
                 return Poll::Pending;
             }

@@ -27,9 +27,6 @@ pub(crate) use sending::{Offered, shorten_expiry};
 pub(crate) struct Outbox {
     window: Class,
     buffer: Class,
-    /// How many messages were taken, and their bytes.
-    messages: usize,
-    bytes: usize,
     arrivals: u64,
     /// The messages that expire, the first to do so first.
     expiring: BTreeSet<(Instant, Place)>,
@@ -42,10 +39,20 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct Class {
     queued: Lanes<Queued>,
-    /// Wakers of those that wait to be taken; gone once woken, until they come back.
-    waiting: Lanes<Option<Waker>>,
+    /// Of the messages that were taken.
+    bytes: usize,
+    waiting: Lanes<Waiting>,
     /// The messages by topic, where only the latest is kept.
     latest: HashMap<TopicName, Place>,
+}
+
+/// One that waits to be taken.
+#[derive(Debug)]
+struct Waiting {
+    /// Of its message.
+    size: usize,
+    /// Gone once woken, until it comes back.
+    waker: Option<Waker>,
 }
 
 /// A message that was taken.
@@ -85,11 +92,15 @@ impl Outbox {
 
     /// How many messages were taken.
     pub(crate) fn len(&self) -> usize {
-        self.messages
+        self.window.queued.len() + self.buffer.queued.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.window.bytes + self.buffer.bytes
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.messages == 0 && self.window.waiting.is_empty() && self.buffer.waiting.is_empty()
+        self.len() == 0 && self.window.waiting.is_empty() && self.buffer.waiting.is_empty()
     }
 
     /// Whether it is worth keeping while it is idle.
@@ -99,8 +110,8 @@ impl Outbox {
 
     pub(crate) fn status(&self) -> OutboxStatus {
         OutboxStatus {
-            messages: self.messages,
-            bytes: self.bytes,
+            messages: self.len(),
+            bytes: self.bytes(),
             waiting: self.window.waiting.len() + self.buffer.waiting.len(),
             rejected: self.rejected,
             displaced: self.displaced,
@@ -127,8 +138,24 @@ impl Outbox {
     }
 
     fn fits(&self, size: usize, config: &OutboxConfig) -> bool {
-        let has_bytes = self.messages == 0 || self.bytes.saturating_add(size) <= config.max_bytes;
-        self.messages < config.max_messages && has_bytes
+        let has_bytes = self.len() == 0 || self.bytes().saturating_add(size) <= config.max_bytes;
+        self.len() < config.max_messages && has_bytes
+    }
+
+    /// Whether a message at QoS 0 would fit if it were the only one of them.
+    fn fits_beside_others(&self, size: usize, config: &OutboxConfig) -> bool {
+        let others = &self.window;
+        let has_bytes =
+            others.queued.is_empty() || others.bytes.saturating_add(size) <= config.max_bytes;
+        others.queued.len() < config.max_messages && has_bytes
+    }
+
+    /// Whether the one that is to be taken next fits.
+    fn next_fits(&mut self, qos: QoS, config: &OutboxConfig) -> bool {
+        let waiting = &self.class(qos).waiting;
+        let next = waiting.front().and_then(|front| waiting.get(front));
+        let size = next.map(|next| next.size);
+        size.is_some_and(|size| self.fits(size, config))
     }
 
     /// Whether a message is to be taken. What gives way for it is gone then, and its waiters are in
@@ -145,16 +172,22 @@ impl Outbox {
         if self.class(qos).waiting.front() != place {
             return Admission::Wait;
         }
+        let size = size(message);
+        if !self.fits(size, config) && !self.expiring.is_empty() {
+            self.expire(Instant::now(), gone);
+        }
+        let displaces = matches!(config.overflow, Overflow::DropOldest | Overflow::KeepLatest);
+        if displaces && qos == QoS::AtMostOnce && !self.fits_beside_others(size, config) {
+            // Nor does any of its own kind give way for what is dropped all the same.
+            self.displaced += 1;
+            return Admission::Drop;
+        }
         let mut before = None;
         if config.overflow == Overflow::KeepLatest {
             before = self.class(qos).latest.get(&message.topic).copied();
             if let Some(before) = before {
                 self.displace(before, gone);
             }
-        }
-        let size = size(message);
-        if !self.fits(size, config) && !self.expiring.is_empty() {
-            self.expire(Instant::now(), gone);
         }
         while !self.fits(size, config) {
             let gives_way = match config.overflow {
@@ -209,12 +242,12 @@ impl Outbox {
     /// Takes a message, in this place or at the end of its lane.
     pub(crate) fn push(&mut self, queued: Queued, lane: u64, place: Option<Place>) -> Place {
         let place = place.unwrap_or_else(|| self.next_place(lane));
-        self.messages += 1;
-        self.bytes += size(&queued.message);
         if let Some(age) = queued.age {
             self.expiring.insert((age.expires, place));
         }
-        self.class(queued.message.qos).queued.insert(place, queued);
+        let class = self.class(queued.message.qos);
+        class.bytes += size(&queued.message);
+        class.queued.insert(place, queued);
         place
     }
 
@@ -270,8 +303,7 @@ impl Outbox {
         if class.latest.get(&queued.message.topic) == Some(&place) {
             class.latest.remove(&queued.message.topic);
         }
-        self.messages -= 1;
-        self.bytes -= size(&queued.message);
+        class.bytes -= size(&queued.message);
         if let Some(age) = queued.age {
             self.expiring.remove(&(age.expires, place));
         }
@@ -282,21 +314,30 @@ impl Outbox {
     /// replaces.
     pub(crate) fn wait(
         &mut self,
-        qos: QoS,
+        message: &Message,
         lane: u64,
         place: &mut Option<Place>,
         waker: &Waker,
     ) -> Option<Waker> {
         let held = *place.get_or_insert_with(|| self.next_place(lane));
-        let waiting = &mut self.class(qos).waiting;
-        match waiting.get_mut(held) {
-            Some(Some(known)) => renew(known, waker),
-            Some(woken) => woken.replace(waker.clone()),
-            None => {
-                waiting.insert(held, Some(waker.clone()));
-                None
-            }
+        let waiting = &mut self.class(message.qos).waiting;
+        let Some(known) = waiting.get_mut(held) else {
+            let newcomer = Waiting {
+                size: size(message),
+                waker: Some(waker.clone()),
+            };
+            waiting.insert(held, newcomer);
+            return None;
+        };
+        match &mut known.waker {
+            Some(known) => renew(known, waker),
+            woken => woken.replace(waker.clone()),
         }
+    }
+
+    /// When the first of the messages expires, and makes room.
+    pub(crate) fn first_expires(&self) -> Option<Instant> {
+        self.expiring.first().map(|(expires, _)| *expires)
     }
 
     /// Leaves those that wait to be taken: with `turn`, as the one whose turn it was.
@@ -311,20 +352,23 @@ impl Outbox {
         if turn {
             waiting.turn(place);
         }
-        waiting.remove(place).flatten()
+        waiting.remove(place)?.waker
     }
 
     /// The waker of the one that is to be taken next, if there is one that was not woken yet.
     fn next_waiting(&mut self, qos: QoS) -> Option<Waker> {
         let waiting = &mut self.class(qos).waiting;
         let front = waiting.front()?;
-        waiting.get_mut(front)?.take()
+        waiting.get_mut(front)?.waker.take()
     }
 
     /// All wakers of those that wait to be taken.
     pub(crate) fn all_waiting(&mut self) -> impl Iterator<Item = Waker> {
         let classes = [&mut self.window, &mut self.buffer].into_iter();
-        classes.flat_map(|class| class.waiting.values_mut().filter_map(Option::take))
+        classes.flat_map(|class| {
+            let waiting = class.waiting.values_mut();
+            waiting.filter_map(|waiting| waiting.waker.take())
+        })
     }
 
     /// All messages, lane by lane.
@@ -337,11 +381,10 @@ impl Outbox {
     /// Gives up all messages, in order of arrival.
     pub(crate) fn clear(&mut self) -> impl Iterator<Item = Queued> {
         self.expiring.clear();
-        self.messages = 0;
-        self.bytes = 0;
         let classes = [&mut self.window, &mut self.buffer].into_iter();
         classes.flat_map(|class| {
             class.latest.clear();
+            class.bytes = 0;
             class.queued.drain()
         })
     }

@@ -17,8 +17,12 @@ use crate::{
 pub(crate) enum Offered {
     /// It was taken: the key of its waiter, and its place.
     Taken(usize, Place),
-    /// It waits to be taken.
-    Waits(Publish, Option<Waker>),
+    /// It waits to be taken; not before this instant does the outbox have more room by itself.
+    Waits {
+        publish: Publish,
+        replaced: Option<Waker>,
+        room: Option<Instant>,
+    },
     /// It was taken and dropped.
     Dropped,
     Refused(PublishError),
@@ -38,8 +42,9 @@ impl State {
     pub(crate) fn is_ready(&self) -> bool {
         let config = &self.options.outbox;
         match &self.outbox {
-            Some(outbox) if outbox.has_room(config) => config.max_messages > 0,
+            Some(outbox) if outbox.has_room(config) => true,
             Some(outbox) => outbox.is_idle() && self.core.has_room(QoS::AtLeastOnce),
+            None if config.overflow != Overflow::Wait => true,
             None => config.max_messages > 0 || self.core.has_room(QoS::AtLeastOnce),
         }
     }
@@ -75,6 +80,8 @@ impl State {
         if self.core.is_connected()
             && let Err(error) = self.core.check_publish(&publish.message)
         {
+            // Its place is not kept, or those behind it would wait for ever.
+            wakers.extend(self.leave_outbox(publish.message.qos, place, false));
             return Offered::Refused(error.into());
         }
         let options = self.options.clone();
@@ -85,7 +92,11 @@ impl State {
         let outbox = self.outbox.get_or_insert_default();
         let admission = outbox.admission(config, &publish.message, lane, *place, &mut gone);
         let offered = match admission {
-            Admission::Wait => Offered::Waits(publish, outbox.wait(qos, lane, place, waker)),
+            Admission::Wait => Offered::Waits {
+                replaced: outbox.wait(&publish.message, lane, place, waker),
+                room: outbox.first_expires(),
+                publish,
+            },
             Admission::Reject => Offered::Refused(PublishError::Full),
             Admission::Drop => Offered::Dropped,
             Admission::Enter(before) => {
@@ -202,7 +213,7 @@ impl State {
         };
         for qos in [QoS::AtLeastOnce, QoS::AtMostOnce] {
             let is_sent = outbox.class(qos).queued.is_empty() && self.core.has_room(qos);
-            if is_sent || outbox.fits(1, &options.outbox) {
+            if is_sent || outbox.next_fits(qos, &options.outbox) {
                 wakers.extend(outbox.next_waiting(qos));
             }
         }

@@ -10,12 +10,14 @@ mod bounds;
 mod lanes;
 mod leaving;
 mod outcomes;
+mod waiting;
 
 use std::time::Duration;
 
 use common::{config, connector, endpoint, open};
 use mqtt_client::{
     OutboxConfig, Overflow, Publish, QoS, ReconnectConfig, Session, SessionConfig, Version,
+    pool::Limit,
     proto::{PacketId, packet::ConnAck},
 };
 use mqtt_testkit::{MemoryListener, ScriptedServer};
@@ -68,6 +70,11 @@ fn reconnecting(outbox: OutboxConfig) -> SessionConfig {
     SessionConfig::new("gateway")
         .with_outbox(outbox)
         .with_reconnect(Some(reconnect))
+}
+
+/// One that the server keeps meanwhile.
+fn kept(outbox: OutboxConfig) -> SessionConfig {
+    reconnecting(outbox).with_session_expiry(Limit::After(SECOND * 3_600))
 }
 
 async fn open_reconnecting(config: SessionConfig) -> (Session, ScriptedServer, MemoryListener) {
