@@ -125,8 +125,9 @@ impl Drop for Handle {
             (is_open, state.options.quiesce)
         };
         if is_open && let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let shared = self.shared.clone();
+            let leaving = Leaving(self.shared.clone());
             runtime.spawn(async move {
+                let Leaving(shared) = &leaving;
                 if let Err(left) = shared.drain(quiesce).await {
                     tracing::warn!(endpoint = %shared.endpoint, %left, "left with open publishes");
                 }
@@ -134,5 +135,15 @@ impl Drop for Handle {
         } else {
             self.shared.depart();
         }
+    }
+}
+
+/// A session that nobody has a handle on any more. It says goodbye at the latest when its runtime drops
+/// this, which may be another one than that of its connection.
+struct Leaving(Arc<Shared>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.depart();
     }
 }

@@ -152,6 +152,8 @@ impl Shared {
             "a publish that ends every connection is set aside"
         );
         wakers.into_iter().for_each(Waker::wake);
+        // It may have been the last that those who leave wait for.
+        self.changed.notify_waiters();
     }
 }
 

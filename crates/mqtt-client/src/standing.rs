@@ -59,12 +59,17 @@ impl Shared {
         self.note_in_flight(&state);
         let news = state.stand(SessionState::Connected { resumed });
         state.interruption = None;
+        let is_quiet = state.is_quiet();
         drop(state);
         if adopted {
             tracing::info!("messages wait for their subscriptions until release_unclaimed");
         }
         News::tell(news);
         wakers.into_iter().for_each(Waker::wake);
+        if is_quiet {
+            // What those who leave have waited for was lost with the session.
+            self.changed.notify_waiters();
+        }
     }
 
     /// An attempt to connect has failed. If that may have been after the server had accepted, what it
@@ -83,8 +88,10 @@ impl Shared {
             cause: LostCause::SessionLost,
         });
         state.interrupt(&lost, &mut wakers);
+        self.note_in_flight(&state);
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
+        self.changed.notify_waiters();
     }
 
     /// The connection is gone and another is tried: tells those whom it ended.

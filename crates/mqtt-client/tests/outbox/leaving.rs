@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     SECOND, accept,
     common::{now, settle},
-    full, named, open_reconnecting, outbox, reconnecting,
+    full, kept, named, open_reconnecting, outbox, reconnecting,
 };
 
 #[tokio::test(start_paused = true)]
@@ -98,5 +98,39 @@ async fn a_session_that_is_dropped_sends_what_it_has_taken() {
     let sent = server.expect_publish().await;
     assert_eq!(sent.message.payload, "a");
     server.puback(sent.packet_id.unwrap()).await;
+    server.expect_disconnect().await;
+}
+
+/// What it waited for is lost: nothing is left to wait for.
+#[tokio::test(start_paused = true)]
+async fn draining_ends_when_the_server_has_lost_what_was_in_flight() {
+    let (session, mut server, mut listener) =
+        open_reconnecting(kept(outbox(8, Overflow::Wait))).await;
+    let outcome = session.admit(named("t", "a")).await.unwrap();
+    server.expect_publish().await;
+    drop(server);
+    settle().await;
+    let began = Instant::now();
+    let (drained, _server) = tokio::join!(session.drain(SECOND * 100), async {
+        let mut server = accept(&mut listener, false).await;
+        server.expect_disconnect().await;
+        server
+    });
+    drained.unwrap();
+    assert!(began.elapsed() < SECOND * 10);
+    assert!(matches!(outcome.await, Err(PublishError::Lost(_))));
+}
+
+/// The last handle may go in a runtime that is not its session's, and that ends before the session
+/// has left.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_dropped_in_a_runtime_that_ends_leaves_all_the_same() {
+    let (session, mut server, _) = full(outbox(8, Overflow::Wait)).await;
+    let elsewhere = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_time().build().unwrap();
+        runtime.block_on(async { drop(session) });
+    });
+    elsewhere.join().unwrap();
     server.expect_disconnect().await;
 }
