@@ -56,20 +56,23 @@ async fn ask(source: &Source, shared: &Shared) -> Result<Given, CredentialsError
 }
 
 impl Shared {
-    /// Takes no more publishes on this connection if the session ends with it; says whether it does.
+    /// Takes no more publishes on this connection if the session ends with it; says whether it does. A
+    /// session that is leaving sends what it has.
     fn pause_unless_kept(&self) -> bool {
         let mut state = self.lock();
-        let ends = !state.core.outlives_connection();
+        let ends = !state.closing && !state.core.outlives_connection();
         if ends {
             state.core.pause();
         }
         ends
     }
 
-    /// Ends the connection in order, for another one. A session that is leaving does so by itself.
+    /// Ends the connection in order, for another one. A session that is leaving does so by itself,
+    /// unless it has something to send that waits for the next one.
     pub(crate) fn change_connections(&self) {
         let mut state = self.lock();
-        if state.closing {
+        let waits = state.core.is_paused() && state.core.in_flight() == 0;
+        if state.closing && !(waits && state.open_publishes() > 0) {
             return;
         }
         state.lend_buffer();

@@ -467,6 +467,49 @@ async fn leaving_is_not_cut_short_by_new_credentials() {
     assert_eq!(given.load(Ordering::Relaxed), 2);
 }
 
+/// What waits for the connection with new credentials is sent on it before the session leaves.
+#[tokio::test(start_paused = true)]
+async fn leaving_while_credentials_are_renewed_sends_what_was_taken() {
+    let config = config(Version::V5).with_session_expiry(Limit::After(Duration::ZERO));
+    let (connector, mut listener, _) = hourly(config.with_quiesce(SECOND * 10));
+    let (session, mut server) = open(&connector, &mut listener).await;
+    let mut in_flight = pin!(session.publish(publish(QoS::AtLeastOnce)));
+    assert!(now(&mut in_flight).await.is_none());
+    let id = server.expect_publish().await.packet_id.unwrap();
+    let pings = async {
+        loop {
+            if matches!(server.recv().await, Packet::PingReq) {
+                server.send(Packet::PingResp).await;
+            }
+        }
+    };
+    let paused = async {
+        while now(session.publish(publish(QoS::AtMostOnce)))
+            .await
+            .is_some()
+        {
+            sleep(SECOND).await;
+        }
+    };
+    tokio::select! {
+        () = pings => unreachable!("it never ends"),
+        () = paused => {}
+    }
+    let taken = session.admit(publish(QoS::AtLeastOnce)).await.unwrap();
+    let (left, ()) = tokio::join!(session.drain(SECOND * 100), async {
+        server.puback(id).await;
+        next_but_pings(&mut server).await;
+        let mut server = listener.accept().await;
+        server.accept().await;
+        let id = server.expect_publish().await.packet_id.unwrap();
+        server.puback(id).await;
+        server.expect_disconnect().await;
+    });
+    left.unwrap();
+    in_flight.await.unwrap();
+    taken.await.unwrap();
+}
+
 /// A member of a pool is replaced, idle or not, and nobody is interrupted.
 #[tokio::test(start_paused = true)]
 async fn a_session_of_a_pool_is_not_handed_out_with_credentials_about_to_expire() {
