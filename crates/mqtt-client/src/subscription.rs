@@ -208,9 +208,11 @@ impl Queue {
             if self.messages.replace(&mut message) {
                 self.bytes += size;
                 self.discarded(&message);
-                while self.bytes > self.max_bytes && self.messages.len() > 1 {
-                    self.discard_oldest();
-                }
+                // Those that stay may be more than there is room for.
+                while self.bytes > self.max_bytes
+                    && self.messages.len() > 1
+                    && self.discard_oldest()
+                {}
                 return false;
             }
             while self.is_full_for(size) {

@@ -117,6 +117,20 @@ async fn bytes_are_bounded_as_messages_are() {
     }
 }
 
+/// Where those that stay are more than there is room for, no loss of others makes any.
+#[tokio::test(start_paused = true)]
+async fn a_latest_that_has_no_room_beside_those_that_stay_goes() {
+    let all_but_latest = subscribe(Discard::AllButLatest).with_max_bytes(8_usize);
+    let sent = [
+        ("a 1", ZERO),
+        ("a/1 large", ONE),
+        ("a/2 large", TWO),
+        ("a 2", ZERO),
+        ("a 3", ZERO),
+    ];
+    check(all_but_latest, &sent, &["a/1 large", "a/2 large"], 3).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_read_makes_room() {
     for discard in [Discard::Oldest, Discard::AllButLatest] {
