@@ -49,7 +49,7 @@ pub use packet::Message;
 pub use packet_id::PacketId;
 pub use qos::QoS;
 pub use reason::ReasonCode;
-pub use session::{AckId, Connected, Event, Session, SessionOptions};
+pub use session::{AckId, Connected, Event, Overdue, Session, SessionOptions};
 pub use text::{BinaryData, Secret, TextError, Utf8String};
 pub use topic::{TopicError, TopicFilter, TopicName};
 pub use version::Version;

@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod aliases;
+mod answers;
 mod authenticating;
 mod connecting;
 mod event;
@@ -45,6 +46,8 @@ mod sending;
 mod writing;
 
 use aliases::Aliases;
+pub use answers::Overdue;
+use answers::Watch;
 use authenticating::Turn;
 pub use event::{Connected, Event, Refused};
 use holding::Caution;
@@ -99,6 +102,8 @@ pub struct Session<T> {
     /// There once a topic was sent with an alias. Boxed, as most sessions do without.
     aliases: Option<Box<Aliases>>,
     keep_alive: KeepAlive,
+    /// For answers that do not come. Boxed, as an idle session does without.
+    watch: Option<Box<Watch>>,
     outbound: Outbound,
 }
 
@@ -121,6 +126,7 @@ impl<T> Session<T> {
             receiving: Receiving::default(),
             aliases: None,
             keep_alive: KeepAlive::default(),
+            watch: None,
             outbound: Outbound::default(),
         }
     }
@@ -193,7 +199,10 @@ impl<T> Session<T> {
     pub fn next_deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Connecting { deadline, .. } => Some(deadline),
-            Phase::Connected => self.keep_alive.next_deadline(),
+            Phase::Connected => {
+                let deadlines = [self.keep_alive.next_deadline(), self.next_look()];
+                deadlines.into_iter().flatten().min()
+            }
             Phase::Disconnected | Phase::Closed => None,
         }
     }
@@ -226,7 +235,8 @@ impl<T> Session<T> {
     }
 
     /// The time of [`next_deadline`](Self::next_deadline) came. An error means that the peer is
-    /// gone: close the connection.
+    /// gone: close the connection. Whether it is there and does not answer,
+    /// [`take_overdue`](Self::take_overdue) says.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ProtocolError> {
         match self.phase {
             Phase::Connecting { deadline, .. } if now >= deadline => {
@@ -235,18 +245,21 @@ impl<T> Session<T> {
                     timeout: self.options.connack_timeout,
                 })
             }
-            Phase::Connected => match self.keep_alive.tick(now) {
-                Tick::Quiet => Ok(()),
-                Tick::Ping => {
-                    self.sending.shrink_if_idle();
-                    self.write(&Packet::PingReq).unwrap_or_default();
-                    Ok(())
+            Phase::Connected => {
+                self.look_for_answers(now);
+                match self.keep_alive.tick(now) {
+                    Tick::Quiet => Ok(()),
+                    Tick::Ping => {
+                        self.sending.shrink_if_idle();
+                        self.write(&Packet::PingReq).unwrap_or_default();
+                        Ok(())
+                    }
+                    Tick::Dead { keep_alive } => {
+                        self.phase = Phase::Closed;
+                        Err(ProtocolError::KeepAliveTimeout { keep_alive })
+                    }
                 }
-                Tick::Dead { keep_alive } => {
-                    self.phase = Phase::Closed;
-                    Err(ProtocolError::KeepAliveTimeout { keep_alive })
-                }
-            },
+            }
             Phase::Connecting { .. } | Phase::Disconnected | Phase::Closed => Ok(()),
         }
     }
@@ -261,6 +274,7 @@ impl<T> Session<T> {
         self.caution = Caution::None;
         self.outbound.clear();
         self.aliases = None;
+        self.watch = None;
         self.receiving.connection_lost();
         if self.outlives_connection() {
             return self.sending.connection_lost();

@@ -109,11 +109,13 @@ impl<T> Session<T> {
             filters,
             properties,
         }))?;
+        let order = self.sending.order();
         self.sending.open(
             packet_id,
             Awaiting::SubAck {
                 token,
                 filters: count,
+                order,
             },
         );
         Ok(())
@@ -137,11 +139,13 @@ impl<T> Session<T> {
             filters,
             properties,
         }))?;
+        let order = self.sending.order();
         self.sending.open(
             packet_id,
             Awaiting::UnsubAck {
                 token,
                 filters: count,
+                order,
             },
         );
         Ok(())

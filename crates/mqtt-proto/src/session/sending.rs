@@ -24,7 +24,8 @@ use crate::{
 /// So many identifiers are used before the first is used again.
 const MIN_SLOTS: usize = 8;
 
-/// What a packet identifier in use awaits. `order` is that of sending, for a resend.
+/// What a packet identifier in use awaits. `order` is that of sending, for a resend and for answers that
+/// do not come.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Awaiting<T> {
     PubAck {
@@ -47,10 +48,12 @@ pub(super) enum Awaiting<T> {
     SubAck {
         token: T,
         filters: usize,
+        order: u64,
     },
     UnsubAck {
         token: T,
         filters: usize,
+        order: u64,
     },
 }
 
@@ -62,6 +65,16 @@ impl<T> Awaiting<T> {
             Self::PubComp { .. } => PacketType::PubComp,
             Self::SubAck { .. } => PacketType::SubAck,
             Self::UnsubAck { .. } => PacketType::UnsubAck,
+        }
+    }
+
+    fn order(&self) -> u64 {
+        match self {
+            Self::PubAck { order, .. }
+            | Self::PubRec { order, .. }
+            | Self::PubComp { order, .. }
+            | Self::SubAck { order, .. }
+            | Self::UnsubAck { order, .. } => *order,
         }
     }
 
@@ -199,7 +212,7 @@ impl<T> Sending<T> {
         self.open(id, awaiting);
     }
 
-    fn order(&mut self) -> u64 {
+    pub(super) fn order(&mut self) -> u64 {
         self.next_order += 1;
         self.next_order
     }
@@ -429,6 +442,26 @@ impl<T> Sending<T> {
             .filter_map(|(id, awaiting)| Some((awaiting.publish_order()?, id)))
             .min()?;
         (!self.resend.contains(&id)).then_some(order)
+    }
+
+    /// Whether an identifier is in use, or rests for good since its publish was given up.
+    pub(super) fn has_open(&self) -> bool {
+        self.slots.len() > self.free.len()
+    }
+
+    /// The request of the lowest order that was sent on this connection, and what it awaits. Publishes
+    /// that wait to be sent again are not among them: from the first of those on, none was sent.
+    pub(super) fn oldest_sent(&self) -> Option<(u64, PacketType)> {
+        let waiting = self.resend.front();
+        let waiting = waiting.and_then(|&id| self.slots.get(index(id))?.as_ref());
+        let waiting = waiting.map(Awaiting::order);
+        let is_sent = |awaiting: &Awaiting<T>| {
+            !awaiting.is_unacknowledged() || waiting.is_none_or(|first| awaiting.order() < first)
+        };
+        self.ids()
+            .filter(|(_, awaiting)| is_sent(awaiting))
+            .map(|(_, awaiting)| (awaiting.order(), awaiting.awaited()))
+            .min_by_key(|(order, _)| *order)
     }
 
     /// Ends a publish that the server has not acknowledged. Its identifier is left out of the free
