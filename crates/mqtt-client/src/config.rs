@@ -12,7 +12,11 @@ use mqtt_proto::{
     packet::{Connect, Will},
 };
 
-use crate::{outbox::OutboxConfig, reconnect::ReconnectConfig};
+use crate::{
+    outbox::OutboxConfig,
+    reconnect::ReconnectConfig,
+    stall::{OnStall, Stall},
+};
 
 /// Options of a session.
 ///
@@ -97,6 +101,14 @@ pub struct SessionConfig {
     /// How long a write may make no progress. Default 10 s: a server that reads nothing for so
     /// long while it is sent something is as good as gone.
     pub write_timeout: Duration,
+    /// How long the oldest open publish at QoS 1 and 2, subscribe or unsubscribe may stay without an answer
+    /// while the server is alive. Default 60 s which is many times what a server at work takes; `Never`
+    /// lets them wait for ever. A server that is slow and
+    /// makes progress does not exceed it, however many requests wait behind each other. It is noticed
+    /// within a quarter more, and costs nothing while nothing is open.
+    pub ack_timeout: Limit,
+    /// What is done about a server that exceeds it. Default [`OnStall::Report`].
+    pub on_stall: OnStall,
     /// How long [`Session::disconnect`](crate::Session::disconnect) and a pool wait for
     /// acknowledgements before DISCONNECT. Default 250 ms.
     pub quiesce: Duration,
@@ -163,6 +175,8 @@ impl SessionConfig {
             connect_timeout: Duration::from_secs(3),
             connack_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(10),
+            ack_timeout: Limit::After(Duration::from_secs(60)),
+            on_stall: OnStall::Report,
             quiesce: Duration::from_millis(250),
             adopt_session: false,
             lost_publishes: LostPublishes::Fail,
@@ -186,6 +200,17 @@ impl SessionConfig {
             *timeout = FOREVER.min(*timeout);
         }
         self
+    }
+
+    /// When the server is taken for stalled, if ever.
+    pub(crate) fn stall(&self) -> Option<Stall> {
+        match self.ack_timeout {
+            Limit::Never => None,
+            Limit::After(timeout) => Some(Stall {
+                timeout: timeout.min(FOREVER),
+                then: self.on_stall,
+            }),
+        }
     }
 
     /// The core's options.
@@ -295,6 +320,14 @@ impl SessionConfig {
                 );
             }
         }
+        if self.ack_timeout == Limit::After(Duration::ZERO) {
+            errors.push(
+                "session.ack_timeout",
+                "0s",
+                "more than zero, or never",
+                "60 s is the default",
+            );
+        }
         self.outbox.check("session.outbox", &mut errors);
         if let Some(reconnect) = &self.reconnect {
             reconnect.check("session.reconnect", &mut errors);
@@ -394,6 +427,8 @@ setters! {
     with_connect_timeout connect_timeout: Duration,
     with_connack_timeout connack_timeout: Duration,
     with_write_timeout write_timeout: Duration,
+    with_ack_timeout ack_timeout: Limit,
+    with_on_stall on_stall: OnStall,
     with_quiesce quiesce: Duration,
     with_adopt_session adopt_session: bool,
     with_lost_publishes lost_publishes: LostPublishes,

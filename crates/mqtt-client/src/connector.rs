@@ -109,6 +109,7 @@ impl<C: Clone> SessionConnector<C> {
             options: Arc::new(Options {
                 quiesce: config.quiesce,
                 outbox: config.outbox.clone(),
+                stall: config.stall(),
             }),
             reconnect: config.reconnect.clone().map(Reconnect::from),
             credentials: None,
@@ -411,7 +412,9 @@ impl<C: Dial> Opener<C> {
                 .as_ref()
                 .map(|it| it.conn.dialled.elapsed())
         };
-        if matches!(cause, Cause::Lost(_)) && age().is_some_and(|age| age >= stable_after) {
+        if let Cause::Lost(lost) = cause
+            && age().is_some_and(|age| age >= stable_after.saturating_add(lost.cause.useless_for()))
+        {
             self.attempt = 0;
             if let Some(notes) = &mut self.notes {
                 notes.forget_failures();

@@ -23,6 +23,7 @@ use crate::{
     config::FOREVER,
     error::{LostCause, Operation},
     shared::{Shared, State},
+    stall,
 };
 
 /// Packets handled under one hold of the lock, so that publishers are not kept waiting for long.
@@ -178,6 +179,13 @@ impl<C: Conn> Driver<C> {
         if state.core.unsent() > 0 {
             self.out = state.core.take_outbound(std::mem::take(&mut self.out));
             self.answers = 0;
+            if let Some(look) = state.watch_answers()
+                && self.timer.deadline() > look
+            {
+                self.timer.as_mut().reset(look);
+                // To be polled again, and so to wake somebody.
+                self.timer_waker = None;
+            }
             state.wake_for_room(&mut scratch.wakers);
             self.shared.note_in_flight(&state);
             let is_quiet = state.is_quiet();
@@ -354,8 +362,15 @@ impl<C: Conn> Driver<C> {
                 .core
                 .next_deadline()
                 .map_or(now + FOREVER, Instant::from_std);
+            let stall = state.take_stall();
             drop(state);
             self.timer.as_mut().reset(next);
+            if let Some(cause) = stall.and_then(stall::report)
+                && self.end.is_none()
+            {
+                // The server is there to be told why.
+                self.end = Some(Box::new(cause));
+            }
             fired = true;
         }
         Ok(fired)

@@ -6,7 +6,7 @@ use std::{io, sync::Arc, time::Duration};
 use mqtt_pool::ConfigErrors;
 use mqtt_proto::{
     DecodeError, Message, ProtocolError, ReasonCode, UsageError, Utf8String,
-    packet::{AckProperties, ConnAck, Disconnect, Properties},
+    packet::{AckProperties, ConnAck, Disconnect, PacketType, Properties},
 };
 use mqtt_transport::Endpoint;
 use thiserror::Error;
@@ -145,6 +145,15 @@ pub enum LostCause {
     /// The server broke a rule or fell silent.
     #[error("the server broke a rule")]
     Protocol(#[source] ProtocolError),
+    /// This side ended it because the server answered pings and did not answer a request in the
+    /// configured [`ack_timeout`](crate::SessionConfig::ack_timeout).
+    #[error("the server does not answer: no {awaited} within {timeout:?}")]
+    Stalled {
+        /// What did not come for the oldest request.
+        awaited: PacketType,
+        /// The time that was allowed.
+        timeout: Duration,
+    },
     /// This side ended it in a re-authentication.
     #[error("re-authentication failed")]
     Authentication(#[source] AuthenticationError),

@@ -68,6 +68,7 @@ pub(crate) fn has_failed(cause: &LostCause) -> bool {
         | LostCause::Io { .. }
         | LostCause::Malformed(_)
         | LostCause::Protocol(_)
+        | LostCause::Stalled { .. }
         | LostCause::SessionLost
         | LostCause::NotReopened(_) => true,
     }

@@ -102,6 +102,7 @@ pub(crate) fn may_be_for_a_publish(cause: &LostCause) -> bool {
         | LostCause::Authentication(_)
         | LostCause::Malformed(_)
         | LostCause::Protocol(_)
+        | LostCause::Stalled { .. }
         | LostCause::SessionLost
         | LostCause::NotReopened(_)
         | LostCause::TaskDropped => false,

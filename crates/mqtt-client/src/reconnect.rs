@@ -64,6 +64,7 @@ use crate::error::{ConnectError, ConnectionLost};
 /// | refused, reset, unreachable, timed out, a name that is not found | transient |
 /// | no CONNACK in time, nothing heard for one and a half keep-alive | transient |
 /// | the server sent what is not a packet, or broke a rule | transient |
+/// | the server [does not answer](crate::OnStall::Reconnect) | transient |
 /// | TLS failed on the way: cut off, timed out | transient |
 /// | a certificate was refused, either way; TLS cannot do what is asked | permanent |
 /// | not supported, not permitted, not a valid address | permanent |

@@ -123,6 +123,13 @@ impl Session {
         self.handle.shared.lock().core.in_flight()
     }
 
+    /// How often its server did not answer a publish, subscribe or unsubscribe within the configured
+    /// [`ack_timeout`](crate::SessionConfig::ack_timeout), on all connections so far. While one stays
+    /// without an answer it counts again each time that has passed.
+    pub fn stalls(&self) -> u32 {
+        self.handle.shared.lock().stalls
+    }
+
     /// What waits in its outbox, and what was given up there.
     pub fn outbox(&self) -> OutboxStatus {
         self.handle.shared.lock().outbox_status()

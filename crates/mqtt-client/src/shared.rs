@@ -34,6 +34,7 @@ use crate::{
     outbox::{Outbox, OutboxConfig},
     reconnect::SessionState,
     restore::Restore,
+    stall::Stall,
     standing::News,
     subscription::Queue,
 };
@@ -66,6 +67,8 @@ pub(crate) struct Options {
     /// How long leaving waits for acknowledgements.
     pub(crate) quiesce: Duration,
     pub(crate) outbox: OutboxConfig,
+    /// When the server is taken for stalled, if ever.
+    pub(crate) stall: Option<Stall>,
 }
 
 #[derive(Debug)]
@@ -89,6 +92,8 @@ pub(crate) struct State {
     pub(crate) is_blocked: bool,
     /// Messages that no subscription wants, since the driver last said so.
     pub(crate) unwanted: u32,
+    /// How often it did not answer in time.
+    pub(crate) stalls: u32,
     /// How many subscriptions' queues fill faster than their readers have run: the driver pauses.
     pub(crate) pressing: u32,
     /// There once a connection was lost. Boxed, as most sessions do without.
@@ -188,6 +193,7 @@ impl Shared {
                 driver: None,
                 is_blocked: false,
                 unwanted: 0,
+                stalls: 0,
                 pressing: 0,
                 restore: None,
                 authentication: None,
@@ -230,6 +236,7 @@ impl Shared {
                 | LostCause::Io { .. }
                 | LostCause::Malformed(_)
                 | LostCause::Protocol(_)
+                | LostCause::Stalled { .. }
                 | LostCause::Authentication(_)
                 | LostCause::SessionLost
                 | LostCause::NotReopened(_),

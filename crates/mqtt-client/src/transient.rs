@@ -59,6 +59,7 @@ impl ConnectionLost {
             | LostCause::ClosedByServer
             | LostCause::Malformed(_)
             | LostCause::Protocol(_)
+            | LostCause::Stalled { .. }
             | LostCause::SessionLost
             | LostCause::TaskDropped => true,
             LostCause::NotReopened(error) => error.is_transient(),
@@ -82,6 +83,7 @@ impl ConnectionLost {
             | LostCause::Disconnected(_)
             | LostCause::Malformed(_)
             | LostCause::Protocol(_)
+            | LostCause::Stalled { .. }
             | LostCause::SessionLost => ClosedBy::Server,
             LostCause::NotReopened(error) => error.closed_by(),
         }
@@ -143,7 +145,7 @@ mod tests {
     use mqtt_proto::{
         DecodeError, UsageError, Version,
         codec::MAX_PACKET_SIZE,
-        packet::{ConnAck, Disconnect, Packet},
+        packet::{ConnAck, Disconnect, Packet, PacketType},
     };
     use mqtt_transport::{ConnectPhase, Endpoint};
 
@@ -311,6 +313,14 @@ mod tests {
             (LostCause::TaskDropped, true, ClosedBy::Client),
             (LostCause::ClosedByServer, true, ClosedBy::Server),
             (LostCause::SessionLost, true, ClosedBy::Server),
+            (
+                LostCause::Stalled {
+                    awaited: PacketType::PubAck,
+                    timeout: std::time::Duration::from_secs(60),
+                },
+                true,
+                ClosedBy::Server,
+            ),
             (LostCause::Malformed(no_packet()), true, ClosedBy::Server),
             (
                 LostCause::Protocol(ProtocolError::UnknownSessionPresent),
