@@ -296,6 +296,9 @@ pub enum SubscribeError {
         /// The server's words, if any. 5.0 only.
         properties: Properties<AckProperties>,
     },
+    /// The session is closing or over. Nothing was sent.
+    #[error("not sent")]
+    NotSent(#[source] Arc<ConnectionLost>),
     /// The connection ended before the answer came.
     #[error("no answer")]
     Lost(#[source] Arc<ConnectionLost>),

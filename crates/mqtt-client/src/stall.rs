@@ -72,9 +72,10 @@ pub(crate) fn report((overdue, then): (Overdue, OnStall)) -> Option<LostCause> {
 impl LostCause {
     /// For how long at most the connection was of no use before it ended so.
     pub(crate) fn useless_for(&self) -> Duration {
-        match self {
-            Self::Stalled { timeout, .. } => timeout.saturating_add(*timeout / 4),
-            _ => Duration::ZERO,
+        if let Self::Stalled { timeout, .. } = self {
+            timeout.saturating_add(*timeout / 4)
+        } else {
+            Duration::ZERO
         }
     }
 }

@@ -150,7 +150,7 @@ impl Service<Subscribe> for Subscriber {
             return Poll::Ready(Ok(()));
         }
         let lost = shared.lock().refusal(&shared.endpoint);
-        Poll::Ready(lost.map_or(Ok(()), |lost| Err(SubscribeError::Lost(lost))))
+        Poll::Ready(lost.map_or(Ok(()), |lost| Err(SubscribeError::NotSent(lost))))
     }
 
     fn call(&mut self, subscribe: Subscribe) -> SubscribeFuture {
@@ -221,7 +221,7 @@ impl Future for Subscribing {
                     let left = state.subscribes.leave(&mut ticket);
                     drop(guard);
                     drop(left);
-                    return Poll::Ready(Err(SubscribeError::Lost(lost)));
+                    return Poll::Ready(Err(SubscribeError::NotSent(lost)));
                 }
                 let goes = state.subscribes.is_turn(ticket) && state.core.has_room_for_subscribe();
                 if !goes {

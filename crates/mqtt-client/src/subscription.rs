@@ -487,7 +487,7 @@ impl Subscription {
             .collect();
         let mut answer = Ok(None);
         if let Some(lost) = state.refusal(&shared.endpoint) {
-            answer = Err(SubscribeError::Lost(lost));
+            answer = Err(SubscribeError::NotSent(lost));
         } else if !filters.is_empty() {
             let waiter = if wait {
                 Waiter::Waiting(Waker::noop().clone())

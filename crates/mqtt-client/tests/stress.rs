@@ -189,7 +189,10 @@ async fn subscribes(session: Session, task: u32, mut random: Random) {
         let mut messages = match timeout(moment, session.subscribe(request)).await {
             Ok(Ok(messages)) => messages,
             Ok(Err(error)) => {
-                assert!(matches!(error, SubscribeError::Lost(_)), "{error:?}");
+                assert!(
+                    matches!(error, SubscribeError::Lost(_) | SubscribeError::NotSent(_)),
+                    "{error:?}"
+                );
                 return;
             }
             Err(_) => continue,
@@ -216,7 +219,7 @@ async fn subscribes(session: Session, task: u32, mut random: Random) {
         if random.below(2) == 0 {
             let moment = Duration::from_micros(random.below(2_000).into());
             match timeout(moment, messages.unsubscribe()).await {
-                Ok(Ok(_) | Err(SubscribeError::Lost(_))) | Err(_) => {}
+                Ok(Ok(_) | Err(SubscribeError::Lost(_) | SubscribeError::NotSent(_))) | Err(_) => {}
                 Ok(Err(error)) => panic!("{error:?}"),
             }
         }

@@ -307,5 +307,5 @@ async fn unsubscribing_says_when_nothing_could_be_asked() {
     drop(server);
     session.closed().await;
     let error = messages.unsubscribe().await.unwrap_err();
-    assert!(matches!(error, SubscribeError::Lost(_)), "{error:?}");
+    assert!(matches!(error, SubscribeError::NotSent(_)), "{error:?}");
 }
