@@ -5,6 +5,8 @@ use std::{cell::RefCell, task::Waker};
 use bytes::BytesMut;
 use mqtt_proto::Outbound;
 
+use crate::tally::Tally;
+
 /// How much a read asks for. Large enough that under load a system call brings hundreds of
 /// messages; one such buffer serves all sessions of a thread.
 const READ_SIZE: usize = 64 * 1024;
@@ -21,6 +23,7 @@ struct Buffers {
     read: BytesMut,
     wakers: Vec<Waker>,
     outbound: Vec<Vec<u8>>,
+    tally: Option<Box<Tally>>,
 }
 
 thread_local! {
@@ -85,4 +88,19 @@ pub(crate) fn keep(empty: Outbound) {
             }
         });
     }
+}
+
+/// A tally to count on.
+pub(crate) fn tally() -> Box<Tally> {
+    with(|buffers| buffers.tally.take())
+        .flatten()
+        .unwrap_or_default()
+}
+
+/// Keeps a tally for another, with nothing on it.
+pub(crate) fn keep_tally(mut tally: Box<Tally>) {
+    *tally = tally.cleared();
+    with(|buffers| {
+        buffers.tally.get_or_insert(tally);
+    });
 }

@@ -132,6 +132,10 @@ pub struct SessionConfig {
     /// one for ever, see [`ReconnectConfig`]. `None` ends it with its first. Sessions of a pool always
     /// end so, since the pool replaces them.
     pub reconnect: Option<ReconnectConfig>,
+    /// What the sessions are called in [metrics](crate::describe_metrics), all together: the label
+    /// `session`, 1 to 64 letters, digits, `_`, `-` and `.`. Default `default`. Of several connectors in
+    /// a process each may have its own; one for each device would be too many.
+    pub metrics_name: String,
 }
 
 /// What becomes of publishes in flight when the server has lost the session.
@@ -181,6 +185,7 @@ impl SessionConfig {
             adopt_session: false,
             lost_publishes: LostPublishes::Fail,
             reconnect: Some(ReconnectConfig::default()),
+            metrics_name: "default".to_owned(),
         }
     }
 
@@ -332,6 +337,16 @@ impl SessionConfig {
         if let Some(reconnect) = &self.reconnect {
             reconnect.check("session.reconnect", &mut errors);
         }
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        if !(1..=64).contains(&self.metrics_name.len()) || !self.metrics_name.chars().all(is_plain)
+        {
+            errors.push(
+                "session.metrics_name",
+                format!("{:?}", self.metrics_name),
+                "1 to 64 letters, digits, `_`, `-` and `.`",
+                "name what the sessions do, not one of them",
+            );
+        }
         if self.version == Version::V3 {
             if self.client_id.is_empty() && !self.clean_start {
                 let hint = "name the session or set clean_start";
@@ -433,4 +448,5 @@ setters! {
     with_adopt_session adopt_session: bool,
     with_lost_publishes lost_publishes: LostPublishes,
     with_reconnect reconnect: Option<ReconnectConfig>,
+    with_metrics_name metrics_name: String,
 }

@@ -11,7 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use mqtt_pool::{ConfigErrors, DeathNotice, DialGate, DialOutcome};
 use mqtt_proto::{
-    Connected, DecodeError, Decoder, Event, ProtocolError, ReasonCode, Version,
+    Connected, DecodeError, Decoder, Event, ProtocolError, ReasonCode, Utf8String, Version,
     packet::{Connect, Disconnect},
 };
 use mqtt_transport::{Conn, ConnectDeadline, Connector, DeadlineHandle, Endpoint, WriteDeadline};
@@ -20,6 +20,7 @@ use tokio::{
     time::Instant,
 };
 use tower_service::Service;
+use tracing::{Instrument, Span};
 
 use crate::{
     authenticate::{AuthenticationAttempt, Authenticator, AuthenticatorFactory, Exchange},
@@ -30,6 +31,7 @@ use crate::{
     driver::Driver,
     error::{ConnectCause, ConnectError, LostCause},
     life::Life,
+    metrics::Metrics,
     notes::{Due, Notes},
     outbox::Overflow,
     poison::{PROBATION, Suspect, Verdict, is_careful, judge, may_be_for_a_publish},
@@ -106,11 +108,7 @@ impl<C: Clone> SessionConnector<C> {
         let config = config.bounded();
         let common = Common {
             write_deadline: DeadlineHandle::new(config.write_timeout),
-            options: Arc::new(Options {
-                quiesce: config.quiesce,
-                outbox: config.outbox.clone(),
-                stall: config.stall(),
-            }),
+            options: Arc::new(Options::of(&config)),
             reconnect: config.reconnect.clone().map(Reconnect::from),
             credentials: None,
             authenticator: None,
@@ -234,11 +232,8 @@ impl<C: Clone> SessionConnector<C> {
             common.reconnect = None;
             common.gate = None;
             if common.options.outbox.overflow == Overflow::Wait {
-                let outbox = common.options.outbox.clone().with_max_messages(0_usize);
-                common.options = Arc::new(Options {
-                    quiesce: common.options.quiesce,
-                    outbox,
-                });
+                common.config.outbox.max_messages = 0;
+                common.options = Arc::new(Options::of(&common.config));
             }
         })
     }
@@ -252,6 +247,10 @@ impl<C> SessionConnector<C> {
 
     pub(crate) fn has_gate(&self) -> bool {
         self.common.gate.is_some()
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.common.options.metrics
     }
 }
 
@@ -434,8 +433,9 @@ impl<C: Dial> Opener<C> {
         plan
     }
 
-    /// The connection has ended so: the gate is told, if it counts it.
+    /// The connection has ended so: the recorder is told, and the gate if it counts it.
     pub(crate) fn on_ended(&mut self, shared: &Shared, cause: &LostCause) {
+        self.common.options.metrics.ended(cause);
         if let (Some(gate), true) = (&self.common.gate, std::mem::take(&mut self.is_open)) {
             let facts = shared.lock().facts.clone();
             let began = facts.map_or_else(Instant::now, |facts| facts.conn.dialled);
@@ -487,6 +487,23 @@ impl<C: Dial> Opener<C> {
                 tracing::warn!(endpoint = %from, %error, "a server that names another is not followed");
                 false
             }
+        }
+    }
+
+    /// That of the present connection, if a subscriber wants it.
+    pub(crate) fn span(&self) -> Option<&Span> {
+        self.notes.as_ref()?.span.as_ref()
+    }
+
+    /// Begins a span in which the connection is driven. It is kept among the notes: without a
+    /// subscriber that wants it, a session has no memory for it.
+    fn begin_span(&mut self, endpoint: &Endpoint, client_id: &Utf8String) {
+        let number = self.notes.as_ref().map_or(0, |notes| notes.connections) + 1;
+        let span = tracing::info_span!(parent: None, "connection", %endpoint, %client_id, number);
+        if !span.is_disabled() {
+            let notes = self.notes.get_or_insert_default();
+            notes.connections = number;
+            notes.span = Some(span);
         }
     }
 
@@ -579,11 +596,15 @@ impl<C: Dial> Opener<C> {
         let mut route = self.route(to, shared);
         let mut failed = None;
         while let Some(hop) = route.next() {
+            let (client_id, attempt) = (&connect.client_id, self.attempt);
+            let span = tracing::info_span!("connect", endpoint = %hop.to, %client_id, attempt);
             let result = self
                 .attempt_at(connector, connect.clone(), &home, &hop.to, last, shared)
+                .instrument(span)
                 .await;
             let cause = match result {
                 Ok(driver) => {
+                    self.begin_span(&hop.to, client_id);
                     if hop.is_new_home() {
                         self.notes.get_or_insert_default().moved_to = Some(hop.to);
                     }
@@ -591,6 +612,7 @@ impl<C: Dial> Opener<C> {
                 }
                 Err(cause) => cause,
             };
+            self.common.options.metrics.not_connected(&cause);
             let cause = match (&self.common.redirects, cause) {
                 (Some(policy), ConnectCause::Refused(connack))
                     if is_redirect(connack.reason_code) =>
@@ -755,6 +777,7 @@ impl<C: Dial> Opener<C> {
         std::future::poll_fn(|cx| connector.poll_ready(cx))
             .await
             .map_err(ConnectCause::Dial)?;
+        let began = Instant::now();
         // Kept until the session is open: the future of a limit on dials holds its permit so long.
         let mut dialled = pin!(connector.call(endpoint.clone()));
         let conn = dialled.as_mut().await.map_err(ConnectCause::Dial)?;
@@ -790,6 +813,7 @@ impl<C: Dial> Opener<C> {
         if let (Some(factory), Some(authenticated)) = (factory, authenticating) {
             shared.authenticated(factory, authenticated.valid_for());
         }
+        common.options.metrics.connected(began.elapsed());
         Ok(Driver::new(conn, shared.clone(), decoder, input))
     }
 }

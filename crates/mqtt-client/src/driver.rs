@@ -24,6 +24,7 @@ use crate::{
     error::{LostCause, Operation},
     shared::{Shared, State},
     stall,
+    tally::Untold,
 };
 
 /// Packets handled under one hold of the lock, so that publishers are not kept waiting for long.
@@ -189,7 +190,9 @@ impl<C: Conn> Driver<C> {
             state.wake_for_room(&mut scratch.wakers);
             self.shared.note_in_flight(&state);
             let is_quiet = state.is_quiet();
+            let untold = state.take_untold();
             drop(state);
+            Untold::tell(untold);
             scratch.wakers.drain(..).for_each(Waker::wake);
             if is_quiet {
                 self.shared.changed.notify_waiters();
@@ -305,8 +308,10 @@ impl<C: Conn> Driver<C> {
         state.wake_for_room(&mut scratch.wakers);
         self.shared.note_in_flight(&state);
         let is_quiet = state.is_quiet();
-        let unwanted = std::mem::take(&mut state.unwanted);
+        let untold = state.take_untold();
         drop(state);
+        let unwanted = untold.as_ref().map_or(0, |untold| untold.counts.unwanted);
+        Untold::tell(untold);
         if unwanted > 0 {
             tracing::debug!(unwanted, "took messages that no subscription wants");
         }

@@ -69,6 +69,7 @@ mod leaving;
 mod life;
 mod line;
 mod manual;
+mod metrics;
 mod notes;
 mod outbox;
 mod poison;
@@ -93,6 +94,7 @@ mod stall;
 mod standing;
 mod subscribe;
 mod subscription;
+mod tally;
 mod transient;
 mod unclaimed;
 
@@ -115,6 +117,7 @@ pub use error::{
     PublishError, SubscribeError,
 };
 pub use manual::ManualSubscription;
+pub use metrics::describe_metrics;
 pub use outbox::{OutboxConfig, OutboxStatus, Overflow};
 pub use pooled::PooledSessions;
 pub use publish::{Admitted, Publish, PublishFuture, Published, Publisher};

@@ -62,7 +62,15 @@ impl<C: Dial> Future for Life<C> {
         loop {
             match &mut this.stage {
                 Stage::Connected(driver) => {
-                    let Poll::Ready(cause) = Pin::new(&mut *driver).poll(cx) else {
+                    let span = this.opener.as_ref().and_then(Opener::span);
+                    let entered = span.map(|span| span.enter());
+                    let polled = Pin::new(&mut *driver).poll(cx);
+                    if let Poll::Ready(cause) = &polled {
+                        let endpoint = &driver.shared().endpoint;
+                        tracing::info!(%endpoint, %cause, "connection ended");
+                    }
+                    drop(entered);
+                    let Poll::Ready(cause) = polled else {
                         match this.opener.as_mut().and_then(|opener| opener.poll_due(cx)) {
                             Some(Due::Renewal) => driver.shared().change_connections(),
                             Some(Due::Resends) => driver.shared().release_resends(),
@@ -71,7 +79,6 @@ impl<C: Dial> Future for Life<C> {
                         continue;
                     };
                     let shared = driver.shared().clone();
-                    tracing::info!(endpoint = %shared.endpoint, %cause, "connection ended");
                     let mut opener = this.opener.take();
                     if let Some(opener) = &mut opener {
                         opener.on_ended(&shared, &cause);
@@ -239,6 +246,9 @@ fn far_from(now: Instant, after: Duration) -> Instant {
 
 impl<C: Dial> Drop for Life<C> {
     fn drop(&mut self) {
+        if let (Stage::Connected(driver), Some(opener)) = (&self.stage, &mut self.opener) {
+            opener.on_ended(driver.shared(), &LostCause::TaskDropped);
+        }
         self.shared().end(LostCause::TaskDropped);
     }
 }

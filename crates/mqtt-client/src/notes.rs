@@ -9,6 +9,7 @@ use std::{
 use mqtt_transport::Endpoint;
 
 use tokio::time::Sleep;
+use tracing::Span;
 
 use crate::{credentials::Given, poison::Suspect, redirect::Route};
 
@@ -33,6 +34,9 @@ pub(crate) struct Notes {
     pub(crate) is_careful: bool,
     /// Until when it is given none.
     pub(crate) probation: Option<Pin<Box<Sleep>>>,
+    /// Of the present connection, if a subscriber wants it, and how many there have been.
+    pub(crate) span: Option<Span>,
+    pub(crate) connections: u64,
 }
 
 /// What is to be done with a connection now.
@@ -56,6 +60,7 @@ impl Notes {
         self.renewal = None;
         self.probation = None;
         self.is_careful = false;
+        self.span = None;
     }
 
     /// What is to be done now, if anything is.

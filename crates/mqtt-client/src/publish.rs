@@ -21,6 +21,7 @@ use crate::{
     error::PublishError,
     outbox::{Offered, Place, shorten_expiry},
     shared::{Answer, Handle, State, Unsent, Waiter, renew},
+    tally::Untold,
 };
 
 /// A request to publish a message.
@@ -174,7 +175,11 @@ impl Publisher {
         match publishing.take(Waker::noop()) {
             Taking::Ended(Ok(())) => Ok(Admitted(publishing)),
             Taking::Ended(Err(error)) => Err(error),
-            Taking::Waits { .. } => Err(PublishError::Full),
+            Taking::Waits { .. } => {
+                let options = self.handle.shared.lock().options.clone();
+                options.metrics.was_full();
+                Err(PublishError::Full)
+            }
         }
     }
 }
@@ -388,7 +393,9 @@ impl<H: Deref<Target = Handle>> Publishing<H> {
             let offered = state.offer(publish, self.expires, &mut place, waker, &mut wakers);
             shared.note_in_flight(state);
             state.wake_waiting(&mut wakers);
+            let untold = state.take_untold_unless_connected();
             drop(guard);
+            Untold::tell(untold);
             wakers.into_iter().for_each(Waker::wake);
             return match offered {
                 Offered::Taken(key, at) => {
@@ -543,14 +550,18 @@ impl<H: Deref<Target = Handle>> Drop for Publishing<H> {
 /// Hands a message to the core, which has room for it.
 fn send(state: &mut State, message: Message, waker: &Waker) -> Result<Stage, PublishError> {
     state.lend_buffer();
-    let key = match message.qos {
+    let (qos, bytes) = (message.qos, message.payload.len());
+    let key = match qos {
         QoS::AtMostOnce => None,
         QoS::AtLeastOnce | QoS::ExactlyOnce => {
             Some(state.waiters.insert(Waiter::Waiting(waker.clone())))
         }
     };
     match state.core.publish(message, key.unwrap_or_default()) {
-        Ok(_) => Ok(key.map_or(Stage::Sent, |key| Stage::Taken { key, place: None })),
+        Ok(_) => {
+            state.count_published(qos, bytes, key);
+            Ok(key.map_or(Stage::Sent, |key| Stage::Taken { key, place: None }))
+        }
         Err(refused) => {
             if let Some(key) = key {
                 state.waiters.remove(key);

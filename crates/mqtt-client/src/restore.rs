@@ -41,6 +41,7 @@ impl State {
     /// The connection is gone and another is tried: requests that cannot go on without it are told.
     pub(crate) fn interrupt(&mut self, lost: &Arc<ConnectionLost>, wakers: &mut Vec<Waker>) {
         let tokens = self.core.connection_lost();
+        self.forget_sample();
         self.lose(tokens, lost, wakers);
         self.stop_authenticating(lost, wakers);
         if let Some(restore) = &mut self.restore {
@@ -312,5 +313,6 @@ impl State {
         queue.restoring = None;
         queue.refused = Some(error);
         wakers.extend(queue.waker.take());
+        self.count(|counts| counts.refused += 1);
     }
 }

@@ -28,15 +28,18 @@ use crate::{
     acknowledge::Ledger,
     authenticate::Authentication,
     buffers,
+    config::SessionConfig,
     control::Control,
     error::{ConnectionLost, LostCause},
     line::Line,
+    metrics::Metrics,
     outbox::{Outbox, OutboxConfig},
     reconnect::SessionState,
     restore::Restore,
     stall::Stall,
     standing::News,
     subscription::Queue,
+    tally::{Tally, Untold},
 };
 
 /// The protocol core; its tokens are keys of [`State::waiters`].
@@ -69,6 +72,7 @@ pub(crate) struct Options {
     pub(crate) outbox: OutboxConfig,
     /// When the server is taken for stalled, if ever.
     pub(crate) stall: Option<Stall>,
+    pub(crate) metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -90,8 +94,8 @@ pub(crate) struct State {
     pub(crate) driver: Option<Waker>,
     /// It sleeps until the connection takes more, and requests need not wake it.
     pub(crate) is_blocked: bool,
-    /// Messages that no subscription wants, since the driver last said so.
-    pub(crate) unwanted: u32,
+    /// What is counted and not told yet. There while there is any.
+    pub(crate) tally: Option<Box<Tally>>,
     /// How often it did not answer in time.
     pub(crate) stalls: u32,
     /// How many subscriptions' queues fill faster than their readers have run: the driver pauses.
@@ -165,6 +169,17 @@ pub(crate) enum Unsent {
     Lost(Arc<ConnectionLost>),
 }
 
+impl Options {
+    pub(crate) fn of(config: &SessionConfig) -> Self {
+        Self {
+            quiesce: config.quiesce,
+            outbox: config.outbox.clone(),
+            stall: config.stall(),
+            metrics: Metrics::new(config.metrics_name.clone()),
+        }
+    }
+}
+
 impl Shared {
     pub(crate) fn new(
         endpoint: Endpoint,
@@ -192,7 +207,7 @@ impl Shared {
                 ledger: None,
                 driver: None,
                 is_blocked: false,
-                unwanted: 0,
+                tally: None,
                 stalls: 0,
                 pressing: 0,
                 restore: None,
@@ -263,7 +278,9 @@ impl Shared {
         state.wake_for_room(&mut wakers);
         self.note_in_flight(&state);
         let is_quiet = state.is_quiet();
+        let untold = state.take_untold_unless_connected();
         drop(state);
+        Untold::tell(untold);
         wakers.into_iter().for_each(Waker::wake);
         if is_quiet {
             self.changed.notify_waiters();
@@ -303,7 +320,7 @@ impl Shared {
     /// The session is over: tells everyone, once.
     pub(crate) fn end(&self, cause: LostCause) {
         let mut wakers = Vec::new();
-        let (news, ledger) = {
+        let (news, ledger, untold) = {
             let mut state = self.lock();
             if state.end.is_some() {
                 return;
@@ -312,6 +329,11 @@ impl Shared {
                 endpoint: state.endpoint(&self.endpoint).clone(),
                 cause,
             });
+            let in_flight = u64::try_from(state.core.in_flight()).unwrap_or(u64::MAX);
+            if in_flight > 0 {
+                state.count(|counts| counts.lost += in_flight);
+            }
+            state.forget_sample();
             state.core.connection_lost();
             state.clear_outbox(&lost, &mut wakers);
             state.restore = None;
@@ -343,8 +365,10 @@ impl Shared {
             };
             state.end = Some(lost);
             self.ended.store(true, Ordering::Release);
-            (state.stand(standing), state.ledger.take())
+            let news = state.stand(standing);
+            (news, state.ledger.take(), state.take_untold())
         };
+        Untold::tell(untold);
         drop(ledger);
         News::tell(news);
         wakers.into_iter().for_each(Waker::wake);
@@ -472,6 +496,7 @@ impl State {
     }
 
     pub(crate) fn answer(&mut self, key: usize, answer: Answer, wakers: &mut Vec<Waker>) {
+        self.count_answer(key, &answer);
         let Some(waiter) = self.waiters.get_mut(key) else {
             return;
         };
@@ -495,8 +520,10 @@ impl State {
     /// Hands a message to every subscription it belongs to, and acknowledges one that nobody
     /// wants `[MQTT5-4.5.0-2]`, unless somebody may still subscribe to it.
     fn deliver(&mut self, message: Message, ack: Option<AckId>, wakers: &mut Vec<Waker>) {
+        self.count_received(&message);
         let mut last = None;
         let mut takers = 0;
+        let mut dropped = 0;
         for (key, queue) in &mut self.subscriptions {
             if queue.wants(&message) {
                 takers += 1;
@@ -508,7 +535,7 @@ impl State {
                 if let Some(ack) = ack {
                     self.core.acknowledge(ack, ReasonCode::SUCCESS);
                 }
-                self.unwanted += 1;
+                self.count(|counts| counts.unwanted += 1);
             }
             return;
         };
@@ -518,12 +545,19 @@ impl State {
             }
             for (key, queue) in &mut self.subscriptions {
                 if key != last && queue.wants(&message) {
+                    let before = queue.dropped;
                     self.pressing += u32::from(queue.push(message.clone(), ack, wakers));
+                    dropped += queue.dropped - before;
                 }
             }
         }
         if let Some(queue) = self.subscriptions.get_mut(last) {
+            let before = queue.dropped;
             self.pressing += u32::from(queue.push(message, ack, wakers));
+            dropped += queue.dropped - before;
+        }
+        if dropped > 0 {
+            self.count(|counts| counts.dropped += dropped);
         }
     }
 

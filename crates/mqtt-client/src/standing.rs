@@ -11,6 +11,7 @@ use crate::{
     error::{ConnectionLost, LostCause},
     reconnect::SessionState,
     shared::{Facts, Shared, State},
+    tally::Untold,
 };
 
 impl Shared {
@@ -104,7 +105,9 @@ impl Shared {
         });
         state.interrupt(&lost, &mut wakers);
         self.note_in_flight(&state);
+        let untold = state.take_untold();
         drop(state);
+        Untold::tell(untold);
         wakers.into_iter().for_each(Waker::wake);
         self.changed.notify_waiters();
         lost

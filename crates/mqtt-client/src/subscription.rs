@@ -58,7 +58,7 @@ pub(crate) struct Queue {
     pub(crate) max_bytes: usize,
     messages: Unread,
     bytes: usize,
-    dropped: u64,
+    pub(crate) dropped: u64,
     pace: Pace,
     pub(crate) waker: Option<Waker>,
 }

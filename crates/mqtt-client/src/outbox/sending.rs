@@ -161,9 +161,13 @@ impl State {
             shorten_expiry(&mut message, now.duration_since(age.since));
         }
         self.lend_buffer();
+        let (qos, bytes) = (message.qos, message.payload.len());
         match self.core.publish(message, key) {
-            Ok(None) => {}
-            Ok(Some(key)) => self.answer(key, Answer::Sent, wakers),
+            Ok(None) => self.count_published(qos, bytes, Some(key)),
+            Ok(Some(key)) => {
+                self.count_published(qos, bytes, None);
+                self.answer(key, Answer::Sent, wakers);
+            }
             Err(refused) => {
                 let error = refused
                     .error
