@@ -41,7 +41,7 @@ pub enum Overflow {
     /// producers that do not look at outcomes and must not be held up.
     DropNewest,
     /// The outbox has one message of a topic at most, also while it is not full: a newer one takes the place of
-    /// the one that waits. When it is full all the same, the oldest gives way as with `DropOldest`.
+    /// the one that waits. QoS 0 is apart from QoS 1 and 2, so that there may be one of each. When it is full all the same, the oldest gives way as with `DropOldest`.
     KeepLatest,
 }
 

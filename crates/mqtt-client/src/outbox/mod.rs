@@ -169,12 +169,14 @@ impl Outbox {
         gone: &mut Gone,
     ) -> Admission {
         let qos = message.qos;
-        if self.class(qos).waiting.front() != place {
-            return Admission::Wait;
-        }
         let size = size(message);
-        if !self.fits(size, config) && !self.expiring.is_empty() {
+        let is_turn = self.class(qos).waiting.front() == place;
+        // Also by one whose turn it is not: the room is that of the first in line.
+        if !(is_turn && self.fits(size, config)) && !self.expiring.is_empty() {
             self.expire(Instant::now(), gone);
+        }
+        if !is_turn {
+            return Admission::Wait;
         }
         let displaces = matches!(config.overflow, Overflow::DropOldest | Overflow::KeepLatest);
         if displaces && qos == QoS::AtMostOnce && !self.fits_beside_others(size, config) {

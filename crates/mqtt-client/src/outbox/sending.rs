@@ -116,6 +116,11 @@ impl State {
                     outbox.push(queued, lane, before)
                 };
                 wakers.extend(outbox.leave(qos, place, true));
+                if age.is_some_and(|age| outbox.first_expires() == Some(age.expires)) {
+                    // Those who are first in line wait for that from now on.
+                    wakers.extend(outbox.next_waiting(QoS::AtLeastOnce));
+                    wakers.extend(outbox.next_waiting(QoS::AtMostOnce));
+                }
                 Offered::Taken(key, at)
             }
         };

@@ -9,6 +9,7 @@ mod ageing;
 mod bounds;
 mod lanes;
 mod leaving;
+mod model;
 mod outcomes;
 mod waiting;
 

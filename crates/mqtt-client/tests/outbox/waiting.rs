@@ -156,6 +156,28 @@ async fn room_that_is_taken_by_expired_messages_is_found() {
     assert_eq!(server.expect_publish().await.message.payload, "first");
 }
 
+/// What expires may come after those who wait for room, past them.
+#[tokio::test(start_paused = true)]
+async fn room_that_expires_later_than_one_began_to_wait_is_found_as_well() {
+    let config = OutboxConfig::default().with_max_bytes(10_usize);
+    let (session, server, _listener) = open_reconnecting(reconnecting(config)).await;
+    drop(server);
+    settle().await;
+    let publisher = session.publisher();
+    let mut given_up = Task::new(publisher.publish(named("t", "12345")));
+    let mut large = Task::new(publisher.publish(named("t", "1234567")));
+    assert!(given_up.poll().is_pending() && large.poll().is_pending());
+    let small = named("t", "12").with_qos(QoS::AtMostOnce);
+    let small = small.with_max_age(Duration::from_millis(500));
+    drop(session.admit(small).await.unwrap());
+    assert!(large.is_woken() && large.poll().is_pending());
+    drop(given_up);
+    assert_eq!(session.outbox().bytes, 3);
+    tokio::time::sleep(SECOND * 6 / 10).await;
+    assert!(large.is_woken() && large.poll().is_pending());
+    assert_eq!(session.outbox().bytes, 8);
+}
+
 /// A thread of the program's own has no timers, and needs none where nothing is waited for.
 #[tokio::test(start_paused = true)]
 async fn messages_are_taken_outside_of_a_runtime() {
