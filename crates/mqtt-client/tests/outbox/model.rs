@@ -49,8 +49,9 @@ struct Model {
     begun: Mutex<u32>,
 }
 
+/// In steps, so that much happens at the same time.
 fn millis(longest: u64) -> Duration {
-    Duration::from_millis(fastrand::u64(..longest))
+    Duration::from_millis(50 * fastrand::u64(..longest / 50))
 }
 
 impl Model {
