@@ -239,13 +239,15 @@ impl Again {
     }
 
     async fn run(mut self) -> Result<(), ReauthenticateError> {
-        let (factory, client_id) = {
+        let (factory, client_id, endpoint) = {
             let state = self.shared.lock();
             let factory = authentication(&state).factory.clone();
-            (factory, state.core.client_id().cloned().unwrap_or_default())
+            let client_id = state.core.client_id().cloned().unwrap_or_default();
+            let endpoint = state.endpoint(&self.shared.endpoint).clone();
+            (factory, client_id, endpoint)
         };
         let attempt = AuthenticationAttempt {
-            endpoint: &self.shared.endpoint,
+            endpoint: &endpoint,
             client_id: &client_id,
             is_again: true,
         };

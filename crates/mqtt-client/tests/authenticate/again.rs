@@ -1,9 +1,9 @@
 //! Re-authentication on an open connection.
 
-use std::pin::pin;
+use std::{pin::pin, sync::Mutex};
 
 use mqtt_client::{
-    AuthenticationError, LostCause, QoS, ReasonCode, ReauthenticateError,
+    AuthenticationError, LostCause, QoS, ReasonCode, ReauthenticateError, RedirectPolicy,
     proto::{
         UsageError,
         packet::{Disconnect, Packet},
@@ -309,12 +309,48 @@ async fn an_authenticator_that_panics_costs_the_connection() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_speaks_unasked_breaks_a_rule() {
     for code in [SUCCESS, CONTINUE, AGAIN] {
-        let (session, mut server, _listener) =
-            open(config().with_reconnect(None), Ways::default()).await;
+        // It would be connected to again for ever, as what servers do wrong may be mended.
+        let config = config().with_reconnect(None);
+        let (session, mut server, _listener) = open(config, Ways::default()).await;
         server.send(auth(code, "proof")).await;
         let disconnect = server.expect_disconnect().await;
         assert_eq!(disconnect.reason_code, ReasonCode::PROTOCOL_ERROR);
         let lost = session.closed().await;
         assert!(matches!(lost.cause, LostCause::Protocol(_)), "{lost:?}");
     }
+}
+
+/// What is proved may be made out to one server.
+#[tokio::test(start_paused = true)]
+async fn the_authenticator_is_told_which_server_it_is() {
+    let (connector, mut listener) = connector(config());
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let record = told.clone();
+    let connector = connector
+        .with_authenticator(move |attempt| {
+            record.lock().unwrap().push(attempt.endpoint.to_string());
+            Parrot {
+                ways: Arc::default(),
+                number: 0,
+                is_again: attempt.is_again,
+            }
+        })
+        .unwrap()
+        .with_redirects(RedirectPolicy::same_host());
+    let (session, mut server) = tokio::join!(connector.connect(endpoint()), async {
+        let mut connack = ConnAck::refused(ReasonCode::USE_ANOTHER_SERVER);
+        connack.properties.server_reference = Some("server.test:99".try_into().unwrap());
+        listener.accept().await.accept_with(connack).await;
+        let mut server = listener.accept().await;
+        server.accept_with(accepted("proof")).await;
+        server
+    });
+    let session = session.unwrap();
+    let (again, ()) = tokio::join!(session.reauthenticate(), async {
+        assert_eq!(server.recv().await, auth(AGAIN, "again"));
+        server.send(auth(SUCCESS, "proof")).await;
+    });
+    again.unwrap();
+    let (home, there) = ("mqtt://server.test:1883", "mqtt://server.test:99");
+    assert_eq!(*told.lock().unwrap(), [home, there, there]);
 }
