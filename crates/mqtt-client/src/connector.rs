@@ -653,40 +653,30 @@ impl<C: Dial> Opener<C> {
     async fn attempt_at(
         &mut self,
         connector: &mut C,
-        mut connect: Connect,
+        connect: Connect,
         home: &Endpoint,
         endpoint: &Endpoint,
         last: Option<Cause<'_>>,
         shared: &Arc<Shared>,
     ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectCause> {
-        let redirects = self.common.redirects.as_ref();
-        let mut renew_at = None;
-        let mut authenticator = self.common.authenticator.clone();
-        if redirects.is_some_and(|policy| policy.withholds(home, endpoint)) {
-            withhold(&mut connect);
-            authenticator = None;
-        } else if let Some(given) = self
-            .credentials(&connect, endpoint, last)
-            .await
-            .map_err(ConnectCause::Credentials)?
-        {
-            renew_at = given.renew_at(fastrand::f64());
-            given.credentials.put_into(&mut connect);
-        } else {
-            // They may have been withheld from the server before.
-            self.common.configured.clone().put_into(&mut connect);
-        }
+        let mut prepared = self.prepare(connect.clone(), home, endpoint, last).await?;
+        let turn = match self.common.gate.clone() {
+            Some(gate) => {
+                let begin = Instant::now();
+                let turn = gate.enter().await;
+                if begin.elapsed() > LONG_WAIT {
+                    prepared = self.prepare(connect, home, endpoint, last).await?;
+                }
+                Some(turn)
+            }
+            None => None,
+        };
         let is_careful = self.has_to_be_careful();
         if is_careful {
             shared.lock().core.hold_resends();
         }
-        let turn = match &self.common.gate {
-            Some(gate) => Some(gate.enter().await),
-            None => None,
-        };
-        let result = self
-            .establish(connector, connect, endpoint, authenticator.as_ref(), shared)
-            .await;
+        let renew_at = prepared.renew_at;
+        let result = self.establish(connector, prepared, endpoint, shared).await;
         let outcome = crate::gate::outcome(result.as_ref().map(|_| ()));
         if let (Some(turn), Some(outcome)) = (turn, outcome) {
             self.is_open = outcome == DialOutcome::Accepted;
@@ -720,6 +710,43 @@ impl<C: Dial> Opener<C> {
             }
         }
         result
+    }
+
+    /// What is to be said to the server at this endpoint. It may take as long as those take that are
+    /// asked, so nobody is kept waiting meanwhile.
+    async fn prepare(
+        &mut self,
+        mut connect: Connect,
+        home: &Endpoint,
+        endpoint: &Endpoint,
+        last: Option<Cause<'_>>,
+    ) -> Result<Prepared, ConnectCause> {
+        let redirects = self.common.redirects.as_ref();
+        if redirects.is_some_and(|policy| policy.withholds(home, endpoint)) {
+            withhold(&mut connect);
+            return Ok(Prepared {
+                connect,
+                authenticating: None,
+                renew_at: None,
+            });
+        }
+        let given = self
+            .credentials(&connect, endpoint, last)
+            .await
+            .map_err(ConnectCause::Credentials)?;
+        let renew_at = given
+            .as_ref()
+            .and_then(|given| given.renew_at(fastrand::f64()));
+        // The configured ones may have been withheld from the server before.
+        let credentials = given.map_or_else(|| self.common.configured.clone(), |it| it.credentials);
+        credentials.put_into(&mut connect);
+        let factory = self.common.authenticator.as_ref();
+        let authenticating = Exchange::begin_connect(factory, endpoint, &mut connect).await?;
+        Ok(Prepared {
+            connect,
+            authenticating,
+            renew_at,
+        })
     }
 
     /// What the source gives, or has given for this attempt already; `None` without a source.
@@ -767,13 +794,16 @@ impl<C: Dial> Opener<C> {
     async fn establish(
         &mut self,
         connector: &mut C,
-        mut connect: Connect,
+        prepared: Prepared,
         endpoint: &Endpoint,
-        factory: Option<&Arc<AuthenticatorFactory>>,
         shared: &Arc<Shared>,
     ) -> Result<Driver<WriteDeadline<C::Response>>, ConnectCause> {
         let common = &*self.common;
-        let mut authenticating = Exchange::begin_connect(factory, endpoint, &mut connect).await?;
+        let Prepared {
+            connect,
+            mut authenticating,
+            ..
+        } = prepared;
         std::future::poll_fn(|cx| connector.poll_ready(cx))
             .await
             .map_err(ConnectCause::Dial)?;
@@ -810,13 +840,25 @@ impl<C: Dial> Opener<C> {
             }
         };
         shared.on_connected(*connected, info, endpoint.clone());
-        if let (Some(factory), Some(authenticated)) = (factory, authenticating) {
+        if let (Some(factory), Some(authenticated)) = (&common.authenticator, authenticating) {
             shared.authenticated(factory, authenticated.valid_for());
         }
         common.options.metrics.connected(began.elapsed());
         Ok(Driver::new(conn, shared.clone(), decoder, input))
     }
 }
+
+/// What an attempt begins with, once its server is known.
+struct Prepared {
+    connect: Connect,
+    authenticating: Option<Exchange>,
+    /// When its credentials are to be renewed.
+    renew_at: Option<Instant>,
+}
+
+/// After a longer wait for the gate, which may last as long as the server is away, credentials and
+/// authenticators are asked anew: what they gave may have run out.
+const LONG_WAIT: Duration = Duration::from_secs(10);
 
 /// The session is over, however that came.
 impl<C> Drop for Opener<C> {

@@ -75,8 +75,8 @@ fn not_allowed(error: mqtt_proto::TextError) -> CredentialsError {
 
 /// Gives credentials to the sessions of a [connector](crate::SessionConnector::with_credentials).
 ///
-/// It is asked at every attempt of every session, first or repeated, of a pool or not, and may be asked
-/// by many at once; `credentials_timeout` bounds each answer. Closures that take a
+/// It is asked at every attempt of every session, first or repeated, of a pool or not, and twice where
+/// the attempt [waited long](crate::SessionConnector::with_dial_gate) to be made. It may be asked by many at once; `credentials_timeout` bounds each answer. Closures that take a
 /// [`CredentialsRequest`] and return a future are sources.
 ///
 /// A server that refuses what it gave (0x86, 0x87), or ends an open session with 0x87, may have met

@@ -15,7 +15,8 @@ impl<C: Clone> SessionConnector<C> {
     /// sessions with one server, which should not come back to it each on its own timer.
     ///
     /// A session waits as its `reconnect` says and then in the gate's line, without a deadline, before
-    /// it dials. Sessions of a pool do not need it: the pool decides about their dials.
+    /// it dials. Credentials and authenticators are asked before it stands in line, and again if it stood
+    /// there for more than 10 s. Sessions of a pool do not need it: the pool decides about their dials.
     #[must_use]
     pub fn with_dial_gate(self, gate: DialGate) -> Self {
         self.with_gate(Some(gate))

@@ -5,6 +5,7 @@
 mod common;
 mod credentials;
 mod ending;
+mod gate;
 mod plans;
 mod poison;
 mod redirects;
