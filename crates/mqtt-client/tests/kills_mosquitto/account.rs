@@ -6,7 +6,14 @@
 //! that SIGKILL in between takes it back: what was acknowledged in that turn is lost, what was delivered
 //! in it is delivered again. The turn is over for sure when it has answered something that was sent after
 //! the acknowledgement was seen. So what was told before such a probe is promised, and what began before
-//! the kill and ended after the probe was sent may be the server's loss. A cut of a link excuses nothing.
+//! the kill and ended after the probe was sent may be the server's loss.
+//!
+//! At QoS 2 it may be that of a message after it, too. The server has taken back that it gave a packet
+//! identifier to a message of that turn, and the client, which has it and waits for PUBREL, must take the
+//! next message with the same identifier for the one it has [MQTT5-4.3.3-10]. The server counts
+//! identifiers up, so that this befalls the first that it sends when the client is there again.
+//!
+//! A cut of a link excuses nothing.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -65,6 +72,8 @@ pub(crate) struct Told {
 pub(crate) struct ServerKill {
     pub(crate) probed: Instant,
     pub(crate) killed: Instant,
+    /// When the reader was connected again, and has got what may be taken for another.
+    pub(crate) settled: Instant,
 }
 
 impl ServerKill {
@@ -99,7 +108,7 @@ impl Account {
         for told in told {
             account.take(told, arrived, kills);
         }
-        account.check_order(told, arrived);
+        account.check_order(told, arrived, kills);
         account
     }
 
@@ -111,13 +120,8 @@ impl Account {
             if is_excused(told, kills) {
                 self.lost_by_server += 1;
             } else {
-                let since = kills
-                    .iter()
-                    .rev()
-                    .find_map(|kill| told.ended.checked_duration_since(kill.killed));
-                self.wrong.push(format!(
-                    "lost, {since:?} after a kill of the server: {told:?}"
-                ));
+                let since = since_kill(told.ended, kills);
+                self.wrong.push(format!("lost, {since}: {told:?}"));
             }
         }
         if outcome == Outcome::NotSent && !times.is_empty() {
@@ -144,7 +148,7 @@ impl Account {
 
     /// First arrivals of what was acknowledged have the order of publishing, for each source and QoS.
     /// What is unknown may be read from a connection that was cut after what went over the next one.
-    fn check_order(&mut self, told: &[Told], arrived: &Arrived) {
+    fn check_order(&mut self, told: &[Told], arrived: &Arrived, kills: &[ServerKill]) {
         let acknowledged = told
             .iter()
             .filter(|told| told.outcome == Outcome::Acknowledged);
@@ -155,9 +159,20 @@ impl Account {
         for pair in firsts.windows(2) {
             let [(a, at), (b, bt)] = pair else { continue };
             if (a.source, a.qos) == (b.source, b.qos) && at > bt {
-                self.wrong.push(format!("{b:?} overtook {a:?}"));
+                let since = since_kill(*bt, kills);
+                let by = at.duration_since(*bt);
+                self.wrong
+                    .push(format!("{b:?} overtook {a:?} by {by:?}, {since}"));
             }
         }
+    }
+}
+
+fn since_kill(time: Instant, kills: &[ServerKill]) -> String {
+    let since = |kill: &ServerKill| time.checked_duration_since(kill.killed);
+    match kills.iter().rev().find_map(since) {
+        Some(since) => format!("{since:?} after a kill of the server"),
+        None => "before any kill of the server".to_owned(),
     }
 }
 
@@ -166,9 +181,12 @@ fn is_missing(told: &Told, arrived: &Arrived) -> bool {
 }
 
 fn is_excused(told: &Told, kills: &[ServerKill]) -> bool {
-    kills
-        .iter()
-        .any(|kill| kill.may_take_back(told.started, told.ended))
+    let mut kills = kills.iter();
+    if told.id.qos == 2 {
+        kills.any(|kill| told.started < kill.settled && told.ended > kill.probed)
+    } else {
+        kills.any(|kill| kill.may_take_back(told.started, told.ended))
+    }
 }
 
 impl fmt::Display for Account {

@@ -126,7 +126,7 @@ pub(crate) async fn produce(
                 under_way.push_back((id, started, publishing));
             }
         }
-        sleep(Duration::from_millis(random.u64(20..80))).await;
+        sleep(Duration::from_millis(random.u64(40..120))).await;
     }
     while let Some(publishing) = under_way.pop_front() {
         log.push(outcome(Some(publishing)).await);
