@@ -4,8 +4,11 @@
 //!
 //! `KILLS` says how many; 100 if it is not set, which takes about as many seconds. `KILLS_SEED` repeats
 //! what a run printed.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod account;
 #[path = "../common/mod.rs"]

@@ -22,6 +22,7 @@ use crate::{
 const UNDER_WAY: usize = 8;
 
 /// What messages go over.
+#[expect(clippy::large_enum_variant, reason = "there are eighteen of them")]
 #[derive(Clone)]
 pub(crate) enum Way {
     /// By key, over sessions that end with their connections.

@@ -1,6 +1,14 @@
 //! A server that stops reading and answering for half a minute under producers: what is held stays within
 //! its bounds, every deadline is kept, and afterwards everything is accounted for without intervention.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else comes fails the test"
+)]
 
 #[path = "../common/mod.rs"]
 mod common;
