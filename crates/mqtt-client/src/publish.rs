@@ -32,6 +32,8 @@ pub struct Publish {
     pub message: Message,
     pub(crate) lane: u64,
     pub(crate) max_age: Option<Duration>,
+    /// Whether its future is also woken when it leaves the outbox.
+    pub(crate) is_told_when_sent: bool,
 }
 
 impl Publish {
@@ -94,6 +96,7 @@ impl From<Message> for Publish {
             message,
             lane: 0,
             max_age: None,
+            is_told_when_sent: false,
         }
     }
 }
@@ -240,19 +243,16 @@ impl Service<Publish> for Publisher {
 pub struct PublishFuture(Publishing<Arc<Handle>>);
 
 impl PublishFuture {
-    /// Whether the message is the session's by now: what is published after it stays behind it.
-    pub(crate) fn is_admitted(&self) -> bool {
-        !matches!(self.0.stage, Stage::Waiting { .. })
-    }
-
     /// Whether the message was sent and waits for its acknowledgement.
     pub(crate) fn is_sent(&self) -> bool {
-        let Stage::Taken { key, place } = self.0.stage else {
-            return false;
-        };
-        let state = self.0.handle.shared.lock();
-        let is_queued = |place| state.is_queued(place, key);
-        !place.is_some_and(is_queued)
+        match self.0.stage {
+            Stage::Taken { place: None, .. } => true,
+            Stage::Taken {
+                key,
+                place: Some(place),
+            } => !self.0.handle.shared.lock().is_queued(place, key),
+            Stage::Waiting { .. } | Stage::Sent | Stage::Displaced | Stage::Done => false,
+        }
     }
 }
 

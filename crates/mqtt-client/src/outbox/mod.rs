@@ -62,6 +62,7 @@ pub(crate) struct Queued {
     /// Of its waiter.
     pub(crate) key: usize,
     age: Option<Age>,
+    is_told_when_sent: bool,
 }
 
 /// From when until when a message may wait.

@@ -109,6 +109,7 @@ impl State {
                     message: publish.message,
                     key,
                     age,
+                    is_told_when_sent: publish.is_told_when_sent,
                 };
                 let at = if config.overflow == Overflow::KeepLatest {
                     outbox.push_latest(queued, lane, before)
@@ -155,6 +156,7 @@ impl State {
             mut message,
             key,
             age,
+            is_told_when_sent,
         } = queued;
         if let Some(age) = age {
             let now = Instant::now();
@@ -168,7 +170,12 @@ impl State {
         self.lend_buffer();
         let (qos, bytes) = (message.qos, message.payload.len());
         match self.core.publish(message, key) {
-            Ok(None) => self.count_published(qos, bytes, Some(key)),
+            Ok(None) => {
+                self.count_published(qos, bytes, Some(key));
+                if is_told_when_sent && let Some(Waiter::Waiting(waker)) = self.waiters.get(key) {
+                    wakers.push(waker.clone());
+                }
+            }
             Ok(Some(key)) => {
                 self.count_published(qos, bytes, None);
                 self.answer(key, Answer::Sent, wakers);

@@ -1,7 +1,7 @@
 //! Publishing by key: in order, whatever happens to the session.
 //!
 //! Its one rule: of a key's messages one at a time is on its way to a session, from the search for it
-//! until the session has taken the message; the others wait in turn. So neither who waits for a session
+//! until that has sent the message; the others wait in turn. So neither who waits for a session
 //! nor who has to look for another can be overtaken.
 
 use std::{
@@ -43,7 +43,7 @@ impl Default for Lanes {
     }
 }
 
-/// A message that a session has taken, or its outcome.
+/// A message that a session has sent, or its outcome.
 struct HandedOver<C: Dial + Sync> {
     session: Shared<PooledSessions<C>>,
     publishing: PublishFuture,
@@ -104,13 +104,15 @@ impl Lanes {
     }
 }
 
-/// Waits for the session of the key, and until it has taken the message or refused it.
+/// Waits for the session of the key, and until it has sent the message or refused it. What it has only
+/// taken into its outbox may come back.
 async fn hand_over<C: Dial + Sync, K: Hash + Sync + ?Sized>(
     sessions: &SharedPool<PooledSessions<C>>,
     key: &K,
     deadline: Option<Instant>,
-    publish: Publish,
+    mut publish: Publish,
 ) -> Result<HandedOver<C>, PoolPublishError> {
+    publish.is_told_when_sent = true;
     let session = match deadline {
         None => sessions.by_key(key).await?,
         Some(deadline) => sessions.by_key_with(key, deadline).await?,
@@ -118,7 +120,7 @@ async fn hand_over<C: Dial + Sync, K: Hash + Sync + ?Sized>(
     let mut publishing = session.publisher().call(publish);
     let outcome = poll_fn(|cx| match Pin::new(&mut publishing).poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-        Poll::Pending if publishing.is_admitted() => Poll::Ready(None),
+        Poll::Pending if publishing.is_sent() => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     })
     .await;
