@@ -172,8 +172,9 @@ impl Outbox {
         let qos = message.qos;
         let size = size(message);
         let is_turn = self.class(qos).waiting.front() == place;
+        let fits_at_once = is_turn && self.fits(size, config);
         // Also by one whose turn it is not: the room is that of the first in line.
-        if !(is_turn && self.fits(size, config)) && !self.expiring.is_empty() {
+        if !fits_at_once && !self.expiring.is_empty() {
             self.expire(Instant::now(), gone);
         }
         if !is_turn {

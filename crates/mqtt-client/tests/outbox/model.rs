@@ -49,6 +49,10 @@ struct Model {
     begun: Mutex<u32>,
 }
 
+fn any<T, const N: usize>(choice: [T; N]) -> T {
+    fastrand::choice(choice).unwrap()
+}
+
 /// In steps, so that much happens at the same time.
 fn millis(longest: u64) -> Duration {
     Duration::from_millis(50 * fastrand::u64(..longest / 50))
@@ -59,10 +63,10 @@ impl Model {
     fn next(&self, lane: u64) -> (Name, Publish) {
         let mut begun = self.begun.lock().unwrap();
         *begun += 1;
-        let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][fastrand::usize(..3)];
+        let qos = any([QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
         let topic = format!("t/{lane}/{}", fastrand::u8(..2));
         let name = (lane, *begun, qos, topic.clone());
-        let length = [0, 8, 40][fastrand::usize(..3)];
+        let length = any([0, 8, 40]);
         let payload = format!("{lane} {begun} {}", "x".repeat(length));
         let mut publish = Publish::new(topic, payload).unwrap().with_qos(qos);
         publish = publish.with_retain(fastrand::u8(..8) == 0);
@@ -252,7 +256,7 @@ fn config(outbox: OutboxConfig, keeps: bool) -> SessionConfig {
     };
     reconnecting(outbox)
         .with_session_expiry(Limit::After(expiry))
-        .with_max_in_flight([1_u16, 3][fastrand::usize(..2)])
+        .with_max_in_flight(any([1_u16, 3]))
 }
 
 fn any_outbox() -> OutboxConfig {
@@ -265,9 +269,9 @@ fn any_outbox() -> OutboxConfig {
         Overflow::KeepLatest,
     ];
     let outbox = OutboxConfig::default()
-        .with_max_messages([0_usize, 1, 3, 20][fastrand::usize(..4)])
-        .with_max_bytes([60_usize, 1_000][fastrand::usize(..2)])
-        .with_overflow(overflow[fastrand::usize(..6)]);
+        .with_max_messages(any([0_usize, 1, 3, 20]))
+        .with_max_bytes(any([60_usize, 1_000]))
+        .with_overflow(any(overflow));
     match fastrand::u8(..3) {
         0 => outbox.with_max_age(SECOND * 3),
         _ => outbox,
