@@ -220,9 +220,13 @@ impl Again {
             return Err(ReauthenticateError::Lost(lost));
         }
         let is_connected = state.core.is_connected();
+        // A server that credentials are withheld from knows of no method.
+        let connect = state.core.last_connect();
+        let has_method = connect.is_some_and(|it| it.properties.authentication_method.is_some());
         let authentication = state
             .authentication
             .as_mut()
+            .filter(|_| has_method)
             .ok_or(UsageError::NoAuthenticationMethod)?;
         if !is_connected {
             return Err(UsageError::NotConnected.into());

@@ -354,3 +354,36 @@ async fn the_authenticator_is_told_which_server_it_is() {
     let (home, there) = ("mqtt://server.test:1883", "mqtt://server.test:99");
     assert_eq!(*told.lock().unwrap(), [home, there, there]);
 }
+
+/// A host that is not told how the session authenticates is no reason to ask for what it would be told.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_for_what_another_host_is_not_told() {
+    let ways = Arc::new(Ways::default());
+    let (connector, mut listener) = parrots(config(), &ways);
+    let connector = connector.with_redirects(RedirectPolicy::new(|_| true));
+    let (session, mut server) = tokio::join!(connector.connect(endpoint()), async {
+        let mut server = listener.accept().await;
+        server.accept_with(accepted("proof")).await;
+        server
+    });
+    let session = session.unwrap();
+    let mut goodbye = Disconnect::new(ReasonCode::USE_ANOTHER_SERVER);
+    goodbye.properties.server_reference = Some("elsewhere".try_into().unwrap());
+    server.send(Packet::Disconnect(goodbye)).await;
+    let mut server = listener.accept().await;
+    let connect = server.accept_with(ConnAck::resumed()).await;
+    let properties = &connect.properties;
+    assert_eq!(properties.authentication_method, None);
+    assert_eq!(properties.authentication_data, None);
+    settle().await;
+    let error = session.reauthenticate().await.unwrap_err();
+    let report = report(&error);
+    assert!(report.contains("method"), "{report}");
+    assert_eq!(ways.made.load(Ordering::Relaxed), 1);
+    server.expect_silence(SECOND).await;
+    // At home it authenticates as before.
+    drop(server);
+    let mut server = accept(&mut listener).await;
+    settle().await;
+    check_again(&session, &mut server).await;
+}
