@@ -85,6 +85,11 @@ impl<C: Dial> Future for Life<C> {
                     }
                     let goes_on = |opener: &Opener<C>| opener.reopens() && !shared.is_departing();
                     let Some(mut opener) = opener.filter(goes_on) else {
+                        let cause = match cause {
+                            // Told to leave before that was done, it has left.
+                            LostCause::Renewed => LostCause::Closed,
+                            cause => cause,
+                        };
                         shared.end(cause);
                         return Poll::Ready(());
                     };

@@ -13,7 +13,7 @@ use std::{
 
 use mqtt_client::{
     Cause, Credentials, CredentialsError, CredentialsRequest, CredentialsSource, EnvCredentials,
-    FileCredentials, LostCause, Plan, PooledSessions, QoS, ReasonCode, SessionConnector,
+    FileCredentials, LostCause, Plan, PooledSessions, Publish, QoS, ReasonCode, SessionConnector,
     SessionState, Version,
     pool::{Limit, Pool, PoolConfig},
     proto::packet::{ConnAck, Connect, Disconnect, Packet},
@@ -508,6 +508,34 @@ async fn leaving_while_credentials_are_renewed_sends_what_was_taken() {
     left.unwrap();
     in_flight.await.unwrap();
     taken.await.unwrap();
+}
+
+/// Told to leave while the goodbye to the old connection is on its way, it has left.
+#[tokio::test(start_paused = true)]
+async fn leaving_while_a_connection_is_given_up_is_leaving() {
+    let (connector, mut listener) = connector(config(Version::V5).with_keep_alive(Duration::ZERO));
+    // Asked for again after 10 s, as it is never sooner.
+    let connector = connector.with_credentials(tokens(Some(SECOND)).0);
+    let (session, mut server) = open(&connector, &mut listener).await;
+    sleep(SECOND * 19 / 2).await;
+    // The first fills the connection, and the goodbye stands behind the second.
+    for _ in 0..2 {
+        let large = Publish::new("a", vec![0; 1 << 20]).unwrap();
+        session.publish(large).await.unwrap();
+        settle().await;
+    }
+    sleep(SECOND).await;
+    server.expect_publish().await;
+    settle().await;
+    let (left, ()) = tokio::join!(session.disconnect(), async {
+        settle().await;
+        server.expect_publish().await;
+        server.expect_disconnect().await;
+    });
+    left.unwrap();
+    let lost = session.closed().await;
+    assert!(matches!(lost.cause, LostCause::Closed), "{lost:?}");
+    assert!(matches!(session.state(), SessionState::Disconnected));
 }
 
 /// A member of a pool is replaced, idle or not, and nobody is interrupted.
