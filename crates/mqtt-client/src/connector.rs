@@ -355,7 +355,7 @@ async fn open<C: Dial>(
         let attempt = opener.attempt(&mut connector, connect, to, cause, &shared);
         match attempt.await {
             Ok(driver) => break driver,
-            Err(error) => match opener.plan(&shared, Cause::NotOpened(&error)) {
+            Err(error) => match opener.plan(Cause::NotOpened(&error)) {
                 Plan::Retry { after, endpoint } => {
                     tracing::warn!(%error, cause = ?error.cause, ?after, "no session yet");
                     tokio::time::sleep(after).await;
@@ -398,27 +398,8 @@ impl<C: Dial> Opener<C> {
     }
 
     /// What is to be done about this: what the policy says, unless it is plain.
-    pub(crate) fn plan(&mut self, shared: &Shared, cause: Cause<'_>) -> Plan {
+    pub(crate) fn plan(&mut self, cause: Cause<'_>) -> Plan {
         let common = self.common.clone();
-        let stable_after = match &common.reconnect {
-            Some(reconnect) => reconnect.stable_after,
-            None => Duration::MAX,
-        };
-        let age = || {
-            shared
-                .lock()
-                .facts
-                .as_ref()
-                .map(|it| it.conn.dialled.elapsed())
-        };
-        if let Cause::Lost(lost) = cause
-            && age().is_some_and(|age| age >= stable_after.saturating_add(lost.cause.useless_for()))
-        {
-            self.attempt = 0;
-            if let Some(notes) = &mut self.notes {
-                notes.forget_failures();
-            }
-        }
         let plan = match &common.reconnect {
             _ if self.goes_on_at_once(cause) => Plan::retry(Duration::ZERO),
             None => Plan::GiveUp,
@@ -512,8 +493,8 @@ impl<C: Dial> Opener<C> {
         self.notes.as_mut()?.poll_due(cx)
     }
 
-    /// The connection is gone, and with it what was begun on it. Returns the publish that has ended it,
-    /// if one is found guilty.
+    /// The connection is gone, and with it what was begun on it; one that was stable ends the count of
+    /// failures. Returns the publish that has ended it, if one is found guilty.
     pub(crate) fn on_connection_lost(
         &mut self,
         shared: &Shared,
@@ -525,8 +506,14 @@ impl<C: Dial> Opener<C> {
         }
         let common = self.common.clone();
         let reconnect = common.reconnect.as_ref()?;
-        let limit = reconnect.set_aside_after?;
         let (oldest, age) = shared.oldest_unacknowledged();
+        if age >= reconnect.stable_after.saturating_add(cause.useless_for()) {
+            self.attempt = 0;
+            if let Some(notes) = &mut self.notes {
+                notes.forget_failures();
+            }
+        }
+        let limit = reconnect.set_aside_after?;
         let before = self.notes.as_ref().and_then(|notes| notes.suspect);
         let probation = if was_careful {
             PROBATION

@@ -142,7 +142,7 @@ async fn reopen<C: Dial>(
             Some(error) => Cause::NotOpened(error),
             None => Cause::Lost(&lost),
         };
-        let plan = opener.plan(&shared, cause);
+        let plan = opener.plan(cause);
         let attempt = opener.attempts();
         let waited = match &plan {
             Plan::GiveUp => {

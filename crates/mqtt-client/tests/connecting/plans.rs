@@ -261,3 +261,30 @@ async fn a_cut_is_of_one_session() {
     });
     outcome.unwrap();
 }
+
+/// The time without a connection makes none stable.
+#[tokio::test(start_paused = true)]
+async fn a_cut_between_connections_does_not_begin_the_count_anew() {
+    let (connector, mut listener) = connector(config(Version::V5));
+    let attempts: Arc<Mutex<Vec<u32>>> = Arc::default();
+    let record = attempts.clone();
+    let connector = connector.with_reconnect_policy(move |interruption| {
+        record.lock().unwrap().push(interruption.attempt);
+        Plan::retry(SECOND * 3_600)
+    });
+    let (session, server) = open(&connector, &mut listener).await;
+    drop(server);
+    for _ in 0..2 {
+        sleep(SECOND * 60).await;
+        session.cut();
+    }
+    settle().await;
+    assert_eq!(*attempts.lock().unwrap(), [0, 1, 2]);
+    // A connection that has held does.
+    session.reconnect();
+    let server = resume(&mut listener).await;
+    sleep(SECOND * 60).await;
+    drop(server);
+    settle().await;
+    assert_eq!(*attempts.lock().unwrap(), [0, 1, 2, 0]);
+}
