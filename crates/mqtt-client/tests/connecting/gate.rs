@@ -10,9 +10,13 @@ use std::{
 };
 
 use mqtt_client::{
-    AuthenticationError, Authenticator, Credentials, CredentialsRequest, Secret, Version,
+    AuthenticationError, Authenticator, Credentials, CredentialsRequest, ReasonCode, Secret,
+    Version,
     pool::{BackoffConfig, DialBudget, DialGate},
-    proto::Utf8String,
+    proto::{
+        Utf8String,
+        packet::{ConnAck, Disconnect, Packet},
+    },
 };
 use tokio::time::{sleep, timeout};
 
@@ -126,4 +130,49 @@ async fn credentials_are_asked_for_again_after_a_long_wait() {
         second.await.unwrap().unwrap();
     }
     assert_eq!(asked.load(Ordering::Relaxed), 3);
+}
+
+/// However a session ends, and in whatever state, the gate does not count it any more.
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_is_not_counted() {
+    let (connector, mut listener, _) = recorded(config(Version::V5));
+    let gate = gate(1);
+    let connector = connector.with_dial_gate(gate.clone());
+    for end in 0..7 {
+        let (session, mut server) = open(&connector, &mut listener).await;
+        assert_eq!(gate.open(), 1, "{end}");
+        match end {
+            0 => drop(session),
+            1 => session.disconnect().await.unwrap(),
+            2 => {
+                let goodbye = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
+                server.send(Packet::Disconnect(goodbye)).await;
+                session.closed().await;
+            }
+            _ => {
+                session.cut();
+                settle().await;
+                assert_eq!(gate.open(), 0, "{end}");
+                // Where it waits, where it dials, after another cut, and where it is open again.
+                if end > 3 {
+                    session.reconnect();
+                    server = listener.accept().await;
+                    server.expect_connect().await;
+                    if end == 5 {
+                        session.cut();
+                        server.expect_closed().await;
+                    } else if end == 6 {
+                        server.send(Packet::ConnAck(ConnAck::resumed())).await;
+                        settle().await;
+                        assert_eq!(gate.open(), 1, "{end}");
+                    }
+                }
+                drop(session);
+            }
+        }
+        settle().await;
+        assert_eq!(gate.open(), 0, "{end}");
+        let metrics = tokio::runtime::Handle::current().metrics();
+        assert_eq!(metrics.num_alive_tasks(), 0, "{end}");
+    }
 }
