@@ -57,6 +57,8 @@ impl MosquittoBuilder {
     /// Mosquitto acknowledges first and saves right after, so that a kill in between loses what was
     /// acknowledged last. It saves before it answers anything else: a further round trip, such as a
     /// ping, after the acknowledgement makes sure.
+    ///
+    /// It writes no session down whose last CONNECT said clean start, whatever its expiry.
     #[must_use]
     pub fn persistence(mut self, on: bool) -> Self {
         self.persistence = on;
