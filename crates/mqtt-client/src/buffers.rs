@@ -97,9 +97,8 @@ pub(crate) fn tally() -> Box<Tally> {
         .unwrap_or_default()
 }
 
-/// Keeps a tally for another, with nothing on it.
-pub(crate) fn keep_tally(mut tally: Box<Tally>) {
-    *tally = tally.cleared();
+/// Keeps a tally that has nothing on it for another.
+pub(crate) fn keep_tally(tally: Box<Tally>) {
     with(|buffers| {
         buffers.tally.get_or_insert(tally);
     });

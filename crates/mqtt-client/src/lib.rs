@@ -52,6 +52,9 @@
 //! Sessions come from a [`Pool`](mqtt_pool::Pool) with [`PooledSessions`]; a [`SessionPool`] publishes over a
 //! few of them as over one. A process that speaks as each of its devices has their sessions in a
 //! [`SessionRegistry`].
+//!
+//! A recorder is told what sessions do, see [`describe_metrics`]; each attempt to connect and each connection is
+//! a span of `tracing`. `docs/observability.md` in the repository lists all of it.
 
 mod acknowledge;
 mod answered;

@@ -19,7 +19,7 @@ use mqtt_transport::ConnectPhase;
 use crate::{
     connector::SessionConnector,
     error::{ConnectCause, LostCause},
-    tally::{Counts, Levels},
+    tally::{ByQoS, Counts, Levels},
 };
 
 const PUBLISHED: &str = "mqtt_client_published_total";
@@ -138,8 +138,11 @@ pub(crate) struct Metrics {
 
 /// What was looked up in the recorder, which costs much more than using it.
 struct Handles {
-    /// In the order of [`counters`].
-    counters: Vec<Counter>,
+    /// In the order of the QoS.
+    published: [FlowCounters; 3],
+    received: [FlowCounters; 3],
+    /// In the order of [`OTHERS`].
+    others: [Counter; 10],
     /// By their labels.
     attempts: Vec<(&'static str, Counter)>,
     ended: Vec<(&'static str, Counter)>,
@@ -180,35 +183,58 @@ const CAUSES: [&str; 10] = [
     "task_dropped",
 ];
 
-/// Each counter of messages: its metric, the label beside the session's, and how much it is.
-fn counters(counts: &Counts) -> [(&'static str, Option<(&'static str, &'static str)>, u64); 22] {
-    let qos = |qos| Some(("qos", qos));
-    let outcome = |outcome| Some(("outcome", outcome));
-    let (published, received) = (&counts.published, &counts.received);
+/// The label beside the session's, and its value.
+type Label = Option<(&'static str, &'static str)>;
+
+/// What is counted beside messages by QoS: the metric and its label, in the order of [`others`].
+const OTHERS: [(&str, Label); 10] = [
+    (OUTCOMES, Some(("outcome", "acknowledged"))),
+    (OUTCOMES, Some(("outcome", "rejected"))),
+    (OUTCOMES, Some(("outcome", "lost"))),
+    (OUTCOMES, Some(("outcome", "set_aside"))),
+    (OUTCOMES, Some(("outcome", "expired"))),
+    (OUTCOMES, Some(("outcome", "displaced"))),
+    (OUTCOMES, Some(("outcome", "full"))),
+    (DROPPED, None),
+    (UNWANTED, None),
+    (REFUSED, None),
+];
+
+fn others(counts: &Counts) -> [u64; 10] {
     [
-        (PUBLISHED, qos("0"), published.at_most_once.messages),
-        (PUBLISHED, qos("1"), published.at_least_once.messages),
-        (PUBLISHED, qos("2"), published.exactly_once.messages),
-        (PUBLISHED_BYTES, qos("0"), published.at_most_once.bytes),
-        (PUBLISHED_BYTES, qos("1"), published.at_least_once.bytes),
-        (PUBLISHED_BYTES, qos("2"), published.exactly_once.bytes),
-        (RECEIVED, qos("0"), received.at_most_once.messages),
-        (RECEIVED, qos("1"), received.at_least_once.messages),
-        (RECEIVED, qos("2"), received.exactly_once.messages),
-        (RECEIVED_BYTES, qos("0"), received.at_most_once.bytes),
-        (RECEIVED_BYTES, qos("1"), received.at_least_once.bytes),
-        (RECEIVED_BYTES, qos("2"), received.exactly_once.bytes),
-        (OUTCOMES, outcome("acknowledged"), counts.acknowledged),
-        (OUTCOMES, outcome("rejected"), counts.rejected),
-        (OUTCOMES, outcome("lost"), counts.lost),
-        (OUTCOMES, outcome("set_aside"), counts.set_aside),
-        (OUTCOMES, outcome("expired"), counts.expired),
-        (OUTCOMES, outcome("displaced"), counts.displaced),
-        (OUTCOMES, outcome("full"), counts.full),
-        (DROPPED, None, counts.dropped),
-        (UNWANTED, None, counts.unwanted),
-        (REFUSED, None, counts.refused),
+        counts.acknowledged,
+        counts.rejected,
+        counts.lost,
+        counts.set_aside,
+        counts.expired,
+        counts.displaced,
+        counts.full,
+        counts.dropped,
+        counts.unwanted,
+        counts.refused,
     ]
+}
+
+/// Of messages one way, at one QoS.
+struct FlowCounters {
+    messages: Counter,
+    bytes: Counter,
+}
+
+impl FlowCounters {
+    fn tell(counters: &[Self; 3], flows: &ByQoS) {
+        let flows = [
+            &flows.at_most_once,
+            &flows.at_least_once,
+            &flows.exactly_once,
+        ];
+        for (counters, flow) in counters.iter().zip(flows) {
+            if flow.messages > 0 {
+                counters.messages.increment(flow.messages);
+                counters.bytes.increment(flow.bytes);
+            }
+        }
+    }
 }
 
 impl Metrics {
@@ -232,7 +258,9 @@ impl Metrics {
     /// What a session has counted, and how what it has is changed.
     pub(crate) fn tell(&self, counts: &Counts, change: Levels) {
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
-        for (counter, (_, _, count)) in handles.counters.iter().zip(counters(counts)) {
+        FlowCounters::tell(&handles.published, &counts.published);
+        FlowCounters::tell(&handles.received, &counts.received);
+        for (counter, count) in handles.others.iter().zip(others(counts)) {
             if count > 0 {
                 counter.increment(count);
             }
@@ -310,20 +338,24 @@ fn large(level: i64) -> f64 {
 impl Handles {
     fn new(session: &str) -> Self {
         let name = || session.to_owned();
-        let counter =
-            |metric: &'static str, label: Option<(&'static str, &'static str)>| match label {
-                Some((key, value)) => {
-                    metrics::counter!(metric, "session" => name(), key => value)
-                }
-                None => metrics::counter!(metric, "session" => name()),
-            };
-        let counters = counters(&Counts::default()).into_iter();
+        let counter = |metric: &'static str, label: Label| match label {
+            Some((key, value)) => {
+                metrics::counter!(metric, "session" => name(), key => value)
+            }
+            None => metrics::counter!(metric, "session" => name()),
+        };
+        let flows = |messages: &'static str, bytes: &'static str| {
+            ["0", "1", "2"].map(|qos| FlowCounters {
+                messages: counter(messages, Some(("qos", qos))),
+                bytes: counter(bytes, Some(("qos", qos))),
+            })
+        };
         let attempts = OUTCOMES_OF_ATTEMPTS.into_iter();
         let ended = CAUSES.into_iter();
         Self {
-            counters: counters
-                .map(|(metric, label, _)| counter(metric, label))
-                .collect(),
+            published: flows(PUBLISHED, PUBLISHED_BYTES),
+            received: flows(RECEIVED, RECEIVED_BYTES),
+            others: OTHERS.map(|(metric, label)| counter(metric, label)),
             attempts: attempts
                 .map(|outcome| (outcome, counter(ATTEMPTS, Some(("outcome", outcome)))))
                 .collect(),

@@ -393,7 +393,7 @@ impl<H: Deref<Target = Handle>> Publishing<H> {
             let offered = state.offer(publish, self.expires, &mut place, waker, &mut wakers);
             shared.note_in_flight(state);
             state.wake_waiting(&mut wakers);
-            let untold = state.take_untold_unless_connected();
+            let untold = state.take_untold_in_time();
             drop(guard);
             Untold::tell(untold);
             wakers.into_iter().for_each(Waker::wake);

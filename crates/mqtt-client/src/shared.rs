@@ -278,7 +278,7 @@ impl Shared {
         state.wake_for_room(&mut wakers);
         self.note_in_flight(&state);
         let is_quiet = state.is_quiet();
-        let untold = state.take_untold_unless_connected();
+        let untold = state.take_untold_in_time();
         drop(state);
         Untold::tell(untold);
         wakers.into_iter().for_each(Waker::wake);

@@ -17,6 +17,9 @@ use crate::{
 /// At most one in so many publishes of a thread is timed, so that hardly any reads the clock.
 const SAMPLE_EVERY: u32 = 16;
 
+/// The gauges of a session are behind by fewer messages than this while its server is silent.
+const TELL_EVERY: u64 = 16;
+
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     counts: Counts,
@@ -98,17 +101,6 @@ impl ByQoS {
         };
         flow.messages += 1;
         flow.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
-    }
-}
-
-impl Tally {
-    /// Without all but how long it is until the next sample: one that is lent out all the time must
-    /// not begin with one each time.
-    pub(crate) fn cleared(&self) -> Self {
-        Self {
-            skips: self.skips,
-            ..Self::default()
-        }
     }
 }
 
@@ -195,9 +187,6 @@ impl State {
         {
             buffers::keep_tally(tally);
         }
-        if counts == Counts::default() && change == Levels::default() {
-            return None;
-        }
         Some(Untold {
             options: self.options.clone(),
             counts,
@@ -205,17 +194,23 @@ impl State {
         })
     }
 
-    /// The same while there is no driver that tells it.
-    pub(crate) fn take_untold_unless_connected(&mut self) -> Option<Untold> {
-        if self.core.is_connected() {
-            None
-        } else {
+    /// The same where it may be that no driver tells it soon: there is none, or the server is silent and
+    /// much has come to wait meanwhile.
+    pub(crate) fn take_untold_in_time(&mut self) -> Option<Untold> {
+        let told = self
+            .tally
+            .as_ref()
+            .map_or(0, |it| it.told.levels.outbox_messages);
+        let waiting = self.outbox.as_ref().map_or(0, |outbox| outbox.len());
+        let is_behind = level(waiting).abs_diff(told) >= TELL_EVERY;
+        if is_behind || !self.core.is_connected() {
             self.take_untold()
+        } else {
+            None
         }
     }
 
     fn to_be_told(&self) -> Told {
-        let level = |level: usize| i64::try_from(level).unwrap_or(i64::MAX);
         let outbox = self.outbox_status();
         let in_flight = match self.end {
             None => self.core.in_flight(),
@@ -232,6 +227,10 @@ impl State {
             expired: outbox.expired,
         }
     }
+}
+
+fn level(level: usize) -> i64 {
+    i64::try_from(level).unwrap_or(i64::MAX)
 }
 
 impl Untold {

@@ -220,3 +220,28 @@ fn a_recorder_that_comes_later_is_told_from_then_on() {
         ]);
     });
 }
+
+/// Nothing comes from it, so nothing drives the connection.
+#[test]
+fn a_backlog_at_a_silent_server_shows() {
+    recorded(async |recorded| {
+        let config = config(Version::V5)
+            .with_max_in_flight(1_u16)
+            .with_keep_alive(Duration::ZERO);
+        let (session, _server) = open(config).await;
+        for _ in 0..21 {
+            drop(session.admit(publish(QoS::AtLeastOnce)).await.unwrap());
+        }
+        settle().await;
+        let look = recorded.look();
+        let (in_flight, waiting) = (look["in_flight"], look["outbox_messages"]);
+        assert_eq!(in_flight, 1.0);
+        assert!((16.0..=20.0).contains(&waiting), "{waiting}");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        for _ in 0..16 {
+            drop(session.admit(publish(QoS::AtLeastOnce)).await.unwrap());
+        }
+        let waiting = recorded.look()["outbox_messages"];
+        assert!((32.0..=36.0).contains(&waiting), "{waiting}");
+    });
+}

@@ -56,9 +56,12 @@ fn every_metric_in_the_code_is_on_the_page_and_no_other() {
     assert_eq!(page().into_keys().collect::<BTreeSet<_>>(), names);
 }
 
-/// Keeps what it is told of metrics: type, unit and description by name.
+/// Type, unit and description.
+type About = (&'static str, Option<Unit>, String);
+
+/// Keeps what it is told of metrics, by name.
 #[derive(Debug, Default)]
-struct Described(Mutex<BTreeMap<String, (&'static str, Option<Unit>, String)>>);
+struct Described(Mutex<BTreeMap<String, About>>);
 
 impl Described {
     fn note(&self, name: KeyName, of_type: &'static str, unit: Option<Unit>, text: SharedString) {
