@@ -180,10 +180,12 @@ impl Account {
 
 fn since_kill(time: Instant, kills: &[ServerKill]) -> String {
     let since = |kill: &ServerKill| time.checked_duration_since(kill.killed);
-    match kills.iter().rev().find_map(since) {
-        Some(since) => format!("{since:?} after a kill of the server"),
-        None => "before any kill of the server".to_owned(),
-    }
+    let until = |kill: &ServerKill| kill.probed.checked_duration_since(time);
+    let (since, until) = (
+        kills.iter().rev().find_map(since),
+        kills.iter().find_map(until),
+    );
+    format!("{since:?} after a kill of the server, {until:?} before the probe for the next")
 }
 
 fn is_missing(told: &Told, arrived: &Arrived) -> bool {
