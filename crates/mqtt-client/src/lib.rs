@@ -60,6 +60,7 @@ mod acknowledge;
 mod answered;
 mod authenticate;
 mod buffers;
+pub mod cancellation;
 mod config;
 mod connector;
 mod control;

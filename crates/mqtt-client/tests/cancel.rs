@@ -3,26 +3,13 @@
 
 mod common;
 
-use std::{pin::pin, task::Poll, time::Duration};
+use std::time::Duration;
 
-use common::{BOTH, config, connector, endpoint, open, publish, settle};
-use mqtt_client::{QoS, Session, Subscribe, Version};
-
-/// Polls a future so many times, letting everyone else run in between, and drops it.
-///
-/// Returns whether it was still pending.
-async fn drop_after<F: Future>(polls: usize, future: F) -> bool {
-    let mut future = pin!(future);
-    for _ in 0..polls {
-        let ready =
-            std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
-        if ready {
-            return false;
-        }
-        settle().await;
-    }
-    true
-}
+use common::{
+    BOTH, check_clean, config, connector, drop_after, endpoint, no_outbox, open, publish, settle,
+};
+use mqtt_client::{PublishError, QoS, Session, Subscribe, Version};
+use tower::{Service, ServiceExt};
 
 /// More polls than any of the futures here takes.
 const POLLS: usize = 6;
@@ -30,7 +17,7 @@ const POLLS: usize = 6;
 /// That a session has nothing in flight and all of its window free, and still works.
 async fn check_healthy(session: &Session, window: usize) {
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(session.in_flight(), 0);
+    check_clean(session);
     let outcomes: Vec<_> = (0..window)
         .map(|_| {
             let publisher = session.publisher();
@@ -40,6 +27,7 @@ async fn check_healthy(session: &Session, window: usize) {
     for outcome in outcomes {
         outcome.await.unwrap().unwrap();
     }
+    check_clean(session);
     assert!(!session.is_closed());
 }
 
@@ -76,6 +64,57 @@ async fn publishing() {
                     drop((session, publisher));
                     // Withdrawn or completed, and never half of it.
                     let published = serves.await.unwrap() - waiting_before - usize::from(WINDOW);
+                    assert!(published <= 1);
+                    if !dropped {
+                        assert_eq!(published, 1, "{qos:?} {polls}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Until it is taken and then for its outcome, and as a service: until it is ready and then to the end.
+#[tokio::test(start_paused = true)]
+async fn admitting_and_calling() {
+    for version in BOTH {
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            for (waiting_before, as_service) in [(0, false), (2, false), (0, true), (2, true)] {
+                for polls in 0..POLLS {
+                    let narrow = config(version)
+                        .with_max_in_flight(1_u16)
+                        .with_outbox(no_outbox());
+                    let (session, mut server) = open(narrow).await;
+                    let others: Vec<_> = (0..waiting_before)
+                        .map(|_| {
+                            let publisher = session.publisher();
+                            tokio::spawn(async move {
+                                publisher.publish(publish(QoS::AtLeastOnce)).await
+                            })
+                        })
+                        .collect();
+                    settle().await;
+                    let serves = tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                        server.serve().await.len()
+                    });
+                    let mut publisher = session.publisher();
+                    let dropped = drop_after(polls, async {
+                        if as_service {
+                            let publisher = publisher.ready().await.unwrap();
+                            publisher.call(publish(qos)).await.unwrap();
+                        } else {
+                            let admitted = publisher.admit(publish(qos)).await.unwrap();
+                            admitted.await.unwrap();
+                        }
+                    })
+                    .await;
+                    for other in others {
+                        other.await.unwrap().unwrap();
+                    }
+                    check_healthy(&session, 1).await;
+                    drop((session, publisher));
+                    let published = serves.await.unwrap() - waiting_before - 1;
                     assert!(published <= 1);
                     if !dropped {
                         assert_eq!(published, 1, "{qos:?} {polls}");
@@ -127,6 +166,43 @@ async fn a_message_is_taken_only_when_it_is_returned() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn receiving_by_hand_and_watching() {
+    for version in BOTH {
+        for polls in 0..POLLS {
+            let (session, mut server) = open(config(version)).await;
+            let request = Subscribe::new("a").unwrap();
+            let (messages, _) = tokio::join!(session.subscribe(request), server.grant());
+            let mut messages = messages.unwrap().into_manual();
+            let mut states = session.watch_state();
+            drop_after(polls, messages.recv()).await;
+            drop_after(polls, states.changed()).await;
+            drop_after(polls, session.closed()).await;
+            for id in 1..=3 {
+                server.publish("a", "x", QoS::AtLeastOnce, id).await;
+            }
+            settle().await;
+            // One that had it within reach gives it to nobody else.
+            drop_after(polls, async {
+                if polls > 0 {
+                    std::future::pending::<()>().await;
+                }
+                messages.recv().await.unwrap().accept();
+            })
+            .await;
+            for id in 1..=3 {
+                assert_eq!(messages.recv().await.unwrap().accept().payload, "x");
+                server.expect_puback(id).await;
+            }
+            let serves = tokio::spawn(async move { server.serve().await });
+            drop_after(polls, messages.unsubscribe()).await;
+            check_healthy(&session, 1).await;
+            drop(session);
+            serves.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn connecting() {
     for version in BOTH {
         for polls in 0..POLLS {
@@ -164,5 +240,32 @@ async fn leaving() {
         drop(session);
         // The server sees the end of it in any case.
         serves.await.unwrap();
+    }
+}
+
+/// Something is in flight, for which it waits.
+#[tokio::test(start_paused = true)]
+async fn draining() {
+    for version in BOTH {
+        for polls in 0..POLLS {
+            let (session, mut server) = open(config(version)).await;
+            let admitted = session.admit(publish(QoS::AtLeastOnce)).await.unwrap();
+            let serves = tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                server.serve().await.len()
+            });
+            drop_after(polls, session.drain(Duration::from_secs(9))).await;
+            admitted.await.unwrap();
+            if polls > 0 {
+                let error = session
+                    .publish(publish(QoS::AtLeastOnce))
+                    .await
+                    .unwrap_err();
+                assert!(matches!(error, PublishError::NotSent(_)), "{error:?}");
+            }
+            check_clean(&session);
+            drop(session);
+            assert_eq!(serves.await.unwrap(), 1);
+        }
     }
 }

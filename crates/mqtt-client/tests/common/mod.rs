@@ -105,3 +105,28 @@ pub(crate) fn report(error: &dyn Error) -> String {
     }
     report
 }
+
+/// Polls a future so many times, letting everyone else run in between, and drops it.
+///
+/// Returns whether it was still pending.
+pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) -> bool {
+    let mut future = pin!(future);
+    for _ in 0..polls {
+        let ready =
+            std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
+        if ready {
+            return false;
+        }
+        settle().await;
+    }
+    true
+}
+
+/// That nothing is left of what was asked of a session, as far as can be seen.
+pub(crate) fn check_clean(session: &Session) {
+    let outbox = session.outbox();
+    assert_eq!((outbox.messages, outbox.waiting), (0, 0));
+    assert_eq!(session.in_flight(), 0);
+    let shown = format!("{session:?}");
+    assert!(shown.contains("waiters: Slab { len: 0,"), "{shown}");
+}
