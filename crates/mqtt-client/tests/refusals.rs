@@ -2,6 +2,10 @@
 //!
 //! What a server has announced not to take is in `capabilities.rs`, capability by capability.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else comes is wrong"
+)]
 
 mod common;
 

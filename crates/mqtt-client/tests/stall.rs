@@ -21,9 +21,10 @@ const SECOND: Duration = Duration::from_secs(1);
 async fn only_pings(server: &mut ScriptedServer) -> Vec<Packet> {
     let mut others = Vec::new();
     while let Some(packet) = server.next_patiently().await {
-        match packet {
-            Packet::PingReq => server.send(Packet::PingResp).await,
-            other => others.push(other),
+        if packet == Packet::PingReq {
+            server.send(Packet::PingResp).await;
+        } else {
+            others.push(packet);
         }
     }
     others
