@@ -153,7 +153,7 @@ async fn sessions_of_devices() {
         drop(session);
         drop_after(polls, registry.remove("a")).await;
         settle().await;
-        check_healthy(&*registry.get("a").await.unwrap()).await;
+        check_healthy(&registry.get("a").await.unwrap()).await;
         assert_eq!(registry.status().opening, 0);
         drop_after(polls, registry.drain(Instant::now() + SECOND)).await;
         drop_after(polls, registry.close()).await;
