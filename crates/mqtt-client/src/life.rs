@@ -13,10 +13,11 @@ use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
 use crate::{
-    connector::{Dial, Opener},
+    connector::Dial,
     driver::Driver,
     error::{ConnectError, ConnectionLost, LostCause},
     notes::Due,
+    opener::Opener,
     reconnect::{Cause, Plan, SessionState},
     shared::Shared,
 };
