@@ -86,12 +86,9 @@ impl<C: Dial> Future for Life<C> {
                     }
                     let goes_on = |opener: &Opener<C>| opener.reopens() && !shared.is_departing();
                     let Some(mut opener) = opener.filter(goes_on) else {
-                        let cause = match cause {
-                            // Told to leave before that was done, it has left.
-                            LostCause::Renewed => LostCause::Closed,
-                            cause => cause,
-                        };
-                        shared.end(cause);
+                        // Told to leave before a renewal was done, it has left.
+                        let is_leaving = matches!(cause, LostCause::Renewed);
+                        shared.end(if is_leaving { LostCause::Closed } else { cause });
                         return Poll::Ready(());
                     };
                     if matches!(cause, LostCause::Cut) {
