@@ -335,7 +335,7 @@ async fn requests_while_a_broken_session_ends_are_told_of_its_end() {
     drop(server);
     let error = subscribed.await.unwrap_err();
     assert!(
-        matches!(&error, SubscribeError::Lost(lost) if matches!(lost.cause, LostCause::Malformed(_))),
+        matches!(&error, SubscribeError::NotSent(lost) if matches!(lost.cause, LostCause::Malformed(_))),
         "{error:?}"
     );
     assert_eq!(published.await.unwrap_err().delivery(), Delivery::NotSent);
