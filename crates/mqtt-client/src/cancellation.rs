@@ -8,13 +8,13 @@
 //! | `connect`, `ConnectFuture` | gives up, and closes what was opened | `cancel.rs`, `authenticate/connecting.rs` |
 //! | `publish`, `PublishFuture` | withdrawn if not sent, otherwise completed without its caller | `cancel.rs` |
 //! | `admit`, `Publisher::ready` | not taken; leaves the line | `cancel.rs` |
-//! | `Admitted` | withdrawn from the outbox if not sent, otherwise completed | `outbox/outcomes.rs`, `cancel.rs` |
+//! | `Admitted` | nothing: it is sent, and nobody is told its outcome | `outbox/outcomes.rs`, `cancel.rs` |
 //! | `subscribe`, `SubscribeFuture` | withdrawn, or unsubscribed again once granted | `cancel.rs`, `subscribe.rs` |
 //! | `recv`, also by hand | takes no message | `cancel.rs`, `acknowledge.rs` |
 //! | `unsubscribe` | it is unsubscribed all the same | `cancel.rs` |
 //! | `disconnect`, `drain` | takes no new requests; leaves with the last handle | `cancel.rs` |
 //! | `closed`, changes of `watch_state` | nothing | `cancel.rs` |
-//! | `reauthenticate` | the exchange goes on in a task of its own | none yet |
+//! | `reauthenticate` | the exchange goes on in a task of its own | `authenticate/again.rs` |
 //! | `requester` | gives its subscription up | `cancel_above.rs` |
 //! | `request`, `RequestFuture` | forgotten; its reply is counted as late | `request/matching.rs` |
 //! | `respond` | gives its subscription up | `cancel_above.rs` |
