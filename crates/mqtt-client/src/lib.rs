@@ -81,6 +81,7 @@ mod outbox;
 mod poison;
 mod pooled;
 mod publish;
+mod publishing;
 mod reconnect;
 mod redirect;
 mod registry;
